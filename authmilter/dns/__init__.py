@@ -1,0 +1,1 @@
+"""DNS: answers as values, and the resolvers that give them."""

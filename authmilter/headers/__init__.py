@@ -1,0 +1,1 @@
+"""Header text in, header text out."""

@@ -1,0 +1,1 @@
+"""The milter door: one session, two engines."""

@@ -1,0 +1,1 @@
+"""The policy language: pure, total, explainable."""
