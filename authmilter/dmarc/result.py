@@ -132,7 +132,8 @@ class Query:
     """One step of the discovery trace: the `name` asked, what came, and what it meant (our own words).
 
     `why` says for whom it was asked: `policy`, `organizational domain of NAME`, `existence of NAME`.
-    `answer` is `record`, `no record`, `several records`, `nxdomain`, `failed: KIND` or `exists`.
+    `answer` is `record`, `no record`, `several records`, `nxdomain`, `failed: KIND`, `exists` or, where the
+    name would be over 253 octets, `not asked: the name is too long`.
     """
 
     name: str
@@ -145,7 +146,8 @@ class DmarcResult:
     """What DMARC says of a message.
 
     `author` is the Author Domain, `record_at` the name whose record applies, `organizational_domain` that of
-    the author, `policy` the one that applies after sp, np and t (None where no record applies),
+    the author (None where it was not needed, or is not known), `policy` the one that applies after sp, np and t
+    (None where no record applies),
     `policy_source` the tag it came from, `published` the same before t=y, `aligned` what passed aligned,
     `queries` the discovery trace in order, `because` what was chosen and why, `guards` which guards spoke
     (public suffix list with its version, single label), `authors` all Author Domains where there are several.
