@@ -50,6 +50,9 @@ class Lookup(Protocol):
         A hint: never raises, and counts neither as a term nor as a void lookup; a share of its own bounds it.
         """
 
+    def peek(self, question: Question) -> Answer | None:
+        """Return the answer to a question asked or wanted before, if it is at hand. Never counts, never raises."""
+
 
 class Resolver(Protocol):
     """A source of answers. Implementations: the network, a cache around another, a zone file."""

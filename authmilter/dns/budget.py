@@ -33,6 +33,7 @@ class BudgetLookup:
         "_hinted",
         "_hints",
         "_questions",
+        "_ready",
         "_resolver",
         "_waiting",
         "limited",
@@ -47,8 +48,9 @@ class BudgetLookup:
         self._asked: set[Question] = set()
         self._hinted: set[Question] = set()
         self._waiting: dict[Question, None] = {}
+        self._ready: set[Question] = set()
         self._closed = False
-        #: how many questions were answered from memory
+        #: how many of the questions asked were answered from memory
         self.remembered = 0
         #: True once a question was refused by this budget
         self.limited = False
@@ -91,7 +93,12 @@ class BudgetLookup:
             if answer is None:
                 self._waiting[question] = None
             else:
+                self._ready.add(question)
                 self._answers[question] = answer
+
+    def peek(self, question: Question) -> Answer | None:
+        """Return the answer to a question asked or wanted before, if it is at hand."""
+        return self._answers.get(question)
 
     def give(self, question: Question, answer: Answer) -> None:
         """Hand in a fetched answer (first one wins: a check must not see an answer change)."""
@@ -108,12 +115,15 @@ class BudgetLookup:
                 self.limited = True
                 return _OVER
             self._asked.add(question)
+            if question in self._ready:
+                self.remembered += 1
         answer = self._answers.get(question)
         if answer is not None:
             return answer
         answer = self._resolver.known(question)
         if answer is not None:
             self.remembered += 1
+            self._waiting.pop(question, None)
             self._answers[question] = answer
             return answer
         if self._closed:
