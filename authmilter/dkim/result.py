@@ -87,6 +87,10 @@ class DkimProblem(StrEnum):
     BODY_LENGTH = "body_length"
     #: l= leaves octets of the body unsigned
     UNSIGNED_BODY = "unsigned_body"
+    #: the message has more From fields than h= names: one of them is not signed (RFC 6376 §8.15)
+    UNSIGNED_AUTHOR = "unsigned_author"
+    #: it verifies, but the key is in testing mode (t=y), and such keys are not credited
+    TESTING = "testing"
     # -- ours
     #: over one of our limits (signatures, header size, tags, key lookups, time)
     LIMIT = "limit"

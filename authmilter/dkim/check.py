@@ -1,0 +1,363 @@
+"""DKIM verification, RFC 6376 §6 with 8301, 8463 and 8616, in two steps, because the body comes last.
+
+    signatures = signature.read(message, limits)                # the text alone
+    outcomes = verify_headers(message, signatures, lookup, ...) # keys, and b= over the header fields
+    hasher = BodyHasher(body_needs(signatures))                 # meanwhile, as the body arrives
+    results = conclude(outcomes, hasher.finish(), limits)       # bh=, and what local rules say
+
+`verify_headers` is restartable: it asks for every key at once before any other work, so that a `Missing`
+costs nothing, and the pass that has all answers is the only one that computes. No signature can keep
+another from being verified: a key that has no answer is that signature's problem.
+
+Never raises but `Missing`. What a problem means for the result (RFC 8601 §2.7.1 leaves slack; ours):
+
+| status | problems |
+|---|---|
+| `pass` | none: b= and bh= hold |
+| `fail` | `signature`, `body_hash`, `body_length`, `expired` |
+| `policy` | it holds, but: `unsigned_body`, `unsigned_author`, `testing`; not computed by choice: `limit` |
+| `neutral` | it cannot be read: `syntax`, `version`, `algorithm`, `canonicalization` |
+| `permerror` | it can never verify: `missing_tag`, `bad_domain`, `identity_mismatch`, `from_not_signed`, `sha1`, `query_method`, `times`, and every `key_*` but the next; `no_key` |
+| `temperror` | `key_unavailable` |
+| `internal_error` | `internal` |
+
+`limit` is `policy` and not `temperror`, because running out of our own budget says nothing about the DNS.
+Where several things are wrong the first in the order of RFC 6376 §6.1 is told: text, times, key, body, b=.
+A key in testing mode is told by `testing` in the result; RFC 6376 §3.6.1 wants its failures treated as no
+signature, which a result that is no pass is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from authmilter.dkim import key as keys
+from authmilter.dkim.canonical import BodyDigests, BodyHasher, BodyNeed, Canonicalization, canonical_field
+from authmilter.dkim.key import KeyRecord
+from authmilter.dkim.result import DkimProblem, DkimResult, DkimStatus
+from authmilter.dkim.signature import DkimLimits, Signature, read
+from authmilter.dns.answer import Answer, Failed, FailureKind, Found
+from authmilter.message import Header, Message
+from authmilter.ports import Lookup
+
+__all__ = ["STATUSES", "HeaderOutcome", "body_needs", "broken", "conclude", "verify", "verify_headers"]
+
+#: What each problem makes of a signature: the table above.
+STATUSES: Final[dict[DkimProblem, DkimStatus]] = {
+    DkimProblem.SYNTAX: DkimStatus.NEUTRAL,
+    DkimProblem.VERSION: DkimStatus.NEUTRAL,
+    DkimProblem.ALGORITHM: DkimStatus.NEUTRAL,
+    DkimProblem.CANONICALIZATION: DkimStatus.NEUTRAL,
+    DkimProblem.MISSING_TAG: DkimStatus.PERMERROR,
+    DkimProblem.BAD_DOMAIN: DkimStatus.PERMERROR,
+    DkimProblem.IDENTITY_MISMATCH: DkimStatus.PERMERROR,
+    DkimProblem.FROM_NOT_SIGNED: DkimStatus.PERMERROR,
+    DkimProblem.SHA1: DkimStatus.PERMERROR,
+    DkimProblem.QUERY_METHOD: DkimStatus.PERMERROR,
+    DkimProblem.TIMES: DkimStatus.PERMERROR,
+    DkimProblem.EXPIRED: DkimStatus.FAIL,
+    DkimProblem.NO_KEY: DkimStatus.PERMERROR,
+    DkimProblem.KEY_SYNTAX: DkimStatus.PERMERROR,
+    DkimProblem.KEY_REVOKED: DkimStatus.PERMERROR,
+    DkimProblem.KEY_TYPE: DkimStatus.PERMERROR,
+    DkimProblem.KEY_HASH: DkimStatus.PERMERROR,
+    DkimProblem.KEY_SERVICE: DkimStatus.PERMERROR,
+    DkimProblem.KEY_STRICT: DkimStatus.PERMERROR,
+    DkimProblem.KEY_TOO_SHORT: DkimStatus.PERMERROR,
+    DkimProblem.KEY_TOO_LONG: DkimStatus.PERMERROR,
+    DkimProblem.KEY_UNAVAILABLE: DkimStatus.TEMPERROR,
+    DkimProblem.BODY_HASH: DkimStatus.FAIL,
+    DkimProblem.SIGNATURE: DkimStatus.FAIL,
+    DkimProblem.BODY_LENGTH: DkimStatus.FAIL,
+    DkimProblem.UNSIGNED_BODY: DkimStatus.POLICY,
+    DkimProblem.UNSIGNED_AUTHOR: DkimStatus.POLICY,
+    DkimProblem.TESTING: DkimStatus.POLICY,
+    DkimProblem.LIMIT: DkimStatus.POLICY,
+    DkimProblem.INTERNAL: DkimStatus.INTERNAL_ERROR,
+}
+
+#: Fields that a message has once and that decide what its reader sees (RFC 5322 §3.6, RFC 2045, RFC 2183).
+_CRITICAL = (
+    "from",
+    "sender",
+    "reply-to",
+    "to",
+    "cc",
+    "date",
+    "subject",
+    "message-id",
+    "in-reply-to",
+    "references",
+    "mime-version",
+    "content-type",
+    "content-transfer-encoding",
+    "content-disposition",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeaderOutcome:
+    """What the headers and the key say of one signature; the body is judged later.
+
+    `problem` None: b= verifies over the header fields. `key_bits` and `testing` are the key's, as far as one
+    was seen; `unsigned_critical` as in `DkimResult`, empty where h= was not read.
+    """
+
+    signature: Signature
+    problem: DkimProblem | None = None
+    detail: str = ""
+    key_bits: int = 0
+    testing: bool = False
+    unsigned_critical: tuple[str, ...] = ()
+
+
+def body_needs(signatures: Iterable[Signature]) -> frozenset[BodyNeed]:
+    """Return the body hashes that the readable signatures need (at most `DkimLimits.body_hashes`)."""
+    return frozenset(s.need for s in signatures if s.need is not None)
+
+
+def verify_headers(
+    message: Message, signatures: tuple[Signature, ...], lookup: Lookup, limits: DkimLimits, *, now: datetime
+) -> tuple[HeaderOutcome, ...]:
+    """Verify b= of each signature, in their order: everything except the body hash.
+
+    Args:
+        message: the header block the signatures were read from.
+        signatures: what `signature.read` gave.
+        lookup: where the keys come from.
+        limits: bounds and choices.
+        now: the time of arrival, aware of its zone.
+
+    Raises:
+        Missing: naming all the keys that are not at hand; nothing has been computed yet.
+    """
+    seconds = int(now.timestamp())
+    problems = [_at_the_time(s, limits, seconds) for s in signatures]
+    questions = dict.fromkeys(
+        s.question
+        for s, problem in zip(signatures, problems, strict=True)
+        if problem is None and s.question is not None
+    )
+    answers = dict(zip(questions, lookup.ask_all(questions), strict=True))
+    block = _HeaderBlock(message)
+    outcomes: list[HeaderOutcome] = []
+    for signature, problem in zip(signatures, problems, strict=True):
+        if problem is not None:
+            outcomes.append(_outcome(block, signature, *problem))
+        elif signature.question is None:
+            outcomes.append(_outcome(block, signature, signature.problem, signature.detail))
+        else:
+            outcomes.append(_with_key(block, signature, answers[signature.question], limits))
+    return tuple(outcomes)
+
+
+def conclude(
+    outcomes: Iterable[HeaderOutcome], digests: BodyDigests | None, limits: DkimLimits
+) -> tuple[DkimResult, ...]:
+    """Join what the headers gave with the body's digests, in the same order.
+
+    `digests` None: the body was not hashed whole, and no signature passes.
+    """
+    return tuple(_conclude(outcome, digests, limits) for outcome in outcomes)
+
+
+def verify(
+    message: Message, body: bytes, lookup: Lookup, limits: DkimLimits, *, now: datetime
+) -> tuple[DkimResult, ...]:
+    """Verify every signature of a message whose body is at hand: all the steps in one.
+
+    Raises:
+        Missing: as `verify_headers`.
+    """
+    signatures = read(message, limits)
+    outcomes = verify_headers(message, signatures, lookup, limits, now=now)
+    hasher = BodyHasher(body_needs(signatures))
+    hasher.update(body)
+    return conclude(outcomes, hasher.finish(), limits)
+
+
+def broken(signatures: Iterable[Signature]) -> tuple[DkimResult, ...]:
+    """Return the results of signatures whose verification failed in a way nobody foresaw: never a pass."""
+    return tuple(
+        _result(HeaderOutcome(signature=s), DkimProblem.INTERNAL, "the check failed", unsigned=0)
+        for s in signatures
+    )
+
+
+def _at_the_time(signature: Signature, limits: DkimLimits, now: int) -> tuple[DkimProblem, str] | None:
+    if signature.problem is not None:
+        return None
+    if signature.timestamp is not None and signature.timestamp > now + limits.clock_skew:
+        return DkimProblem.TIMES, "t= lies in the future"
+    if (
+        signature.expires is not None
+        and not limits.allow_expired
+        and signature.expires + limits.clock_skew < now
+    ):
+        return DkimProblem.EXPIRED, "x= has passed"
+    return None
+
+
+class _HeaderBlock:
+    """A message's fields and their relaxed forms, each made once for all signatures."""
+
+    __slots__ = ("_message", "_relaxed")
+
+    def __init__(self, message: Message) -> None:
+        self._message = message
+        self._relaxed: dict[Header, bytes] = {}
+
+    def signed(self, signature: Signature) -> bytes:
+        """Return what b= is computed over (RFC 6376 §3.7). Linear in the header block and h=."""
+        form = signature.header_form
+        unused: dict[str, list[Header]] = {}
+        parts: list[bytes] = []
+        for name in signature.names:
+            fields = unused.get(name)
+            if fields is None:
+                # the signature itself is never among the fields it names (RFC 6376 §3.5 h=)
+                fields = [h for h in self._message.fields(name) if h is not signature.header]
+                unused[name] = fields
+            # RFC 6376 §5.4.2: the last one not yet used; a name without one stands for nothing, so that
+            # a field added later would be signed in its place and break the signature.
+            if fields:
+                parts.append(self._canonical(fields.pop(), form))
+        parts.append(canonical_field(signature.header.name, signature.unsigned_value, form))
+        return b"\r\n".join(parts)
+
+    def unsigned_critical(self, signature: Signature) -> tuple[str, ...]:
+        """Return the critical fields of which the message has more than h= names."""
+        names, fields = signature.names, self._message.fields
+        if not names:
+            return ()
+        found = tuple(name for name in _CRITICAL if len(fields(name)) > names.count(name))
+        if "from" not in found and self._message.authors.fields > names.count("from"):
+            # a From that only some readers see, such as one behind a bare CR
+            found = ("from", *found)
+        return found
+
+    def _canonical(self, header: Header, form: Canonicalization) -> bytes:
+        if form is Canonicalization.SIMPLE:
+            return header.raw
+        field = self._relaxed.get(header)
+        if field is None:
+            field = self._relaxed[header] = canonical_field(header.name, header.value, form)
+        return field
+
+
+def _outcome(
+    block: _HeaderBlock,
+    signature: Signature,
+    problem: DkimProblem | None,
+    detail: str,
+    record: KeyRecord | None = None,
+) -> HeaderOutcome:
+    return HeaderOutcome(
+        signature=signature,
+        problem=problem,
+        detail=detail,
+        key_bits=record.bits if record is not None else 0,
+        testing=record is not None and record.testing,
+        unsigned_critical=block.unsigned_critical(signature),
+    )
+
+
+def _with_key(block: _HeaderBlock, signature: Signature, answer: Answer, limits: DkimLimits) -> HeaderOutcome:
+    """Verify with the key that `answer` holds."""
+    if isinstance(answer, Failed):
+        if answer.kind is FailureKind.LIMIT:
+            return _outcome(block, signature, DkimProblem.LIMIT, "no answer for the key within our budget")
+        # RFC 6376 §6.1.2: If the query ... fails to respond, the Verifier MAY seek a later verification attempt
+        return _outcome(block, signature, DkimProblem.KEY_UNAVAILABLE, f"key lookup: {answer.kind.value}")
+    texts = answer.texts() if isinstance(answer, Found) else ()
+    records = keys.usable(texts, records=limits.key_records, octets=limits.txt_bytes)
+    if not records:
+        return _outcome(block, signature, DkimProblem.NO_KEY, "there is no key record")
+    data = b""
+    worst: tuple[DkimProblem, str, KeyRecord] | None = None
+    for record in records:
+        refused = _refused(record, signature, limits)
+        if refused is None and record.key is not None:
+            data = data or block.signed(signature)
+            if record.key.verify(signature.signature, data):
+                return _outcome(block, signature, None, "", record)
+            # A key that could have made the signature and did not says more than one that could not have.
+            if worst is None or worst[0] is not DkimProblem.SIGNATURE:
+                worst = DkimProblem.SIGNATURE, "b= does not hold for the signed header fields", record
+        elif worst is None and refused is not None:
+            worst = (*refused, record)
+    assert worst is not None  # one of the branches was taken: a record without a problem has a key
+    return _outcome(block, signature, *worst)
+
+
+def _refused(record: KeyRecord, signature: Signature, limits: DkimLimits) -> tuple[DkimProblem, str] | None:
+    """Return why this key cannot be used for this signature, or None (RFC 6376 §6.1.2)."""
+    if record.problem is not None:
+        return record.problem, record.detail
+    if record.kind != signature.key_kind:
+        return DkimProblem.KEY_TYPE, "the key is not of the kind that a= needs"
+    if record.hashes is not None and "sha256" not in record.hashes:
+        return DkimProblem.KEY_HASH, "the key's h= does not allow sha256"
+    if not record.for_mail:
+        return DkimProblem.KEY_SERVICE, "the key's s= does not allow e-mail"
+    if record.strict and signature.identity_domain != signature.domain:
+        # RFC 6376 §3.6.1 t=s: the domain of i= MUST be the same as d=
+        return DkimProblem.KEY_STRICT, "the key's t=s forbids a subdomain in i="
+    if record.kind == "rsa":
+        if record.bits < limits.min_rsa_bits:
+            # RFC 8301 §3.2: Verifiers MUST NOT consider signatures using RSA keys of less than 1024 bits as valid
+            return DkimProblem.KEY_TOO_SHORT, f"the RSA key has {record.bits} bits"
+        if record.bits > limits.max_rsa_bits:
+            return DkimProblem.KEY_TOO_LONG, f"the RSA key has {record.bits} bits"
+    return None
+
+
+def _conclude(outcome: HeaderOutcome, digests: BodyDigests | None, limits: DkimLimits) -> DkimResult:
+    signature, problem, detail = outcome.signature, outcome.problem, outcome.detail
+    if problem is not None and problem is not DkimProblem.SIGNATURE:
+        return _result(outcome, problem, detail, unsigned=0)
+    digest = digests.get(signature.need) if digests is not None and signature.need is not None else None
+    if digest is None:
+        if problem is None:
+            problem, detail = DkimProblem.LIMIT, "the body was not hashed to its end"
+        return _result(outcome, problem, detail, unsigned=0)
+    length = signature.body_length
+    unsigned = max(0, digest.length - length) if length is not None else 0
+    if length is not None and length > digest.length:
+        # RFC 6376 §3.5 l=: the value MUST NOT be larger than the actual number of octets
+        problem, detail = DkimProblem.BODY_LENGTH, "l= is longer than the body"
+    elif digest.digest != signature.body_hash:
+        # RFC 6376 §6.1.3 step 2, told before a b= that does not hold either: the body is what changed
+        problem, detail = DkimProblem.BODY_HASH, "bh= is not the hash of the body"
+    elif problem is None and "from" in outcome.unsigned_critical:
+        problem, detail = DkimProblem.UNSIGNED_AUTHOR, "a From field of the message is not signed"
+    elif problem is None and unsigned and limits.unsigned_body == "policy":
+        problem, detail = DkimProblem.UNSIGNED_BODY, f"l= leaves {unsigned} octets of the body unsigned"
+    elif problem is None and outcome.testing and limits.testing == "ignore":
+        problem, detail = DkimProblem.TESTING, "the key is in testing mode"
+    return _result(outcome, problem, detail, unsigned=unsigned)
+
+
+def _result(outcome: HeaderOutcome, problem: DkimProblem | None, detail: str, *, unsigned: int) -> DkimResult:
+    signature = outcome.signature
+    return DkimResult(
+        status=DkimStatus.PASS if problem is None else STATUSES[problem],
+        domain=signature.domain,
+        selector=signature.selector,
+        identity=signature.identity,
+        algorithm=signature.algorithm,
+        key_bits=outcome.key_bits,
+        signed_headers=signature.names,
+        unsigned_critical=outcome.unsigned_critical,
+        body_length=signature.body_length,
+        unsigned_body_bytes=unsigned,
+        testing=outcome.testing,
+        signature_start=signature.signature_start,
+        timestamp=signature.timestamp,
+        expires=signature.expires,
+        problem=problem,
+        detail=detail,
+    )

@@ -1,0 +1,426 @@
+"""DKIM-Signature fields (RFC 6376 §3.5, §6.1.1, RFC 8616): text becomes a `Signature`, before any DNS question.
+
+`read` is total: every field gives a `Signature`, and `problem` says why it can never verify, as far as its
+own text decides that. A signature without a problem has everything that verifying needs, checked; only such
+a signature has a `question` to ask and a `need` to hash. Work is linear in the fields and bounded by `DkimLimits`.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from authmilter import grammar, idn
+from authmilter.dkim.canonical import BodyNeed, Canonicalization
+from authmilter.dkim.result import DkimProblem
+from authmilter.dkim.taglist import TagList, TagListError, decode_base64, parse_tag_list
+from authmilter.dns.answer import Question, RdType
+from authmilter.errors import InvalidName
+from authmilter.message import Header, Message
+from authmilter.names import Domain
+
+__all__ = ["DkimLimits", "Signature", "read"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DkimLimits:
+    """The limits and choices of DKIM verification; the defaults are those of the documentation.
+
+    `signatures` are checked per message (those of the author's domain first, then topmost first) and `listed`
+    appear in the results at all; `header_bytes` and `folds` bound one DKIM-Signature field, `h_names` the
+    names in its h=, `body_hashes` the different hashes made of one body; `key_records` TXT records are tried
+    per key, each of at most `txt_bytes` octets. RSA keys outside `min_rsa_bits`-`max_rsa_bits` never pass.
+    `clock_skew` is in seconds, for t= and x=. `unsigned_body`: a signature whose l= leaves octets unsigned is
+    `policy`, or accepted. `testing`: a pass by a key in testing mode is credited, or is `policy`.
+    `allow_expired`: x= is not looked at (a stored message is judged later).
+    """
+
+    signatures: int = 10
+    listed: int = 100
+    header_bytes: int = 8192
+    folds: int = 64
+    h_names: int = 100
+    body_hashes: int = 8
+    key_records: int = 3
+    txt_bytes: int = 4096
+    min_rsa_bits: int = 1024
+    max_rsa_bits: int = 8192
+    clock_skew: int = 300
+    unsigned_body: Literal["policy", "accept"] = "policy"
+    testing: Literal["credit", "ignore"] = "credit"
+    allow_expired: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """One DKIM-Signature field.
+
+    `position` is its place among the DKIM-Signature fields (0: topmost), `domain`, `selector` (A-labels),
+    `identity` (as written, without folds), `algorithm`, `body_length`, `timestamp` and `expires` its d=, s=,
+    i=, a=, l=, t= and x=; `names` its h= in lower case, in order; `signature_start` the first characters of
+    b=, enough to be told from the others' (RFC 6008 §3). `key_kind` is the kind of key that a= needs. What
+    stands behind a `problem` may be missing or, in d=, s= and i=, be there for the report only.
+    """
+
+    position: int
+    header: Header
+    domain: Domain | None = None
+    selector: str = ""
+    identity: str = ""
+    identity_domain: Domain | None = None
+    algorithm: str = ""
+    key_kind: str = ""
+    header_form: Canonicalization = Canonicalization.SIMPLE
+    body_form: Canonicalization = Canonicalization.SIMPLE
+    names: tuple[str, ...] = ()
+    body_length: int | None = None
+    timestamp: int | None = None
+    expires: int | None = None
+    signature: bytes = b""
+    body_hash: bytes = b""
+    signature_start: str = ""
+    question: Question | None = None
+    need: BodyNeed | None = None
+    problem: DkimProblem | None = None
+    detail: str = ""
+
+    @property
+    def unsigned_value(self) -> bytes:
+        """The field's value with the value of b= taken out, white space around it too (RFC 6376 §3.7)."""
+        specs = self.header.value.split(b";")
+        for i, spec in enumerate(specs):
+            name, equals, _ = spec.partition(b"=")
+            if name.strip(b" \t\r\n") == b"b":
+                specs[i] = name + equals
+                break
+        return b";".join(specs)
+
+
+_KEY = "dkim-signature"
+
+# RFC 6376 §3.5 sig-a-tag-alg  =  sig-a-tag-k "-" sig-a-tag-h ; each ALPHA *(ALPHA / DIGIT)
+_ALGORITHM = re.compile(r"[A-Za-z][A-Za-z0-9]{0,30}-[A-Za-z][A-Za-z0-9]{0,30}")
+#: a= -> the kind of key it needs (RFC 8301 §3.1, RFC 8463 §3)
+_KEY_KINDS = {"rsa-sha256": "rsa", "ed25519-sha256": "ed25519"}
+
+# RFC 6376 §3.5 h=: sig-h-tag = hdr-name *( [FWS] ":" [FWS] hdr-name ) ; RFC 5322 §3.6.8 ftext
+_FIELD_NAME = re.compile(r"[!-9;-~]+")
+# RFC 6376 §3.5 l=: 1*76DIGIT ; t=, x=: 1*12DIGIT
+_LENGTH = re.compile(r"[0-9]{1,76}")
+_TIME = re.compile(r"[0-9]{1,12}")
+# RFC 6376 §2.11 hex-octet = "=" 2(DIGIT / "A" / "B" / "C" / "D" / "E" / "F")
+_HEX_OCTET = re.compile(rb"=([0-9A-F]{2})")
+# A look at d= without reading the whole list, to choose among too many signatures.
+_D_TAG = re.compile(rb"(?:\A|;)[ \t\r\n]*d[ \t\r\n]*=[ \t\r\n]*([^; \t\r\n]+)")
+
+_REQUIRED = ("v", "a", "b", "bh", "d", "h", "s")
+#: characters of b= shown where eight do not tell the signatures apart (RFC 6008 §3)
+_LONGER_STARTS = (16, 32, 64)
+
+
+class _Refused(Exception):  # noqa: N818 - control flow inside this file
+    """Raised by the readers below where a tag decides that the signature can never verify."""
+
+    def __init__(self, problem: DkimProblem, detail: str) -> None:
+        super().__init__(detail)
+        self.problem = problem
+        self.detail = detail
+
+
+def read(message: Message, limits: DkimLimits, *, eai: bool = True) -> tuple[Signature, ...]:
+    """Read the message's DKIM-Signature fields, topmost first.
+
+    At most `limits.signatures` of them are read, those first whose d= is the author's domain, then those whose
+    d= is above or below it, then topmost first; the rest have the problem LIMIT, and beyond `limits.listed`
+    fields they do not appear.
+
+    Args:
+        message: the parsed header block.
+        limits: bounds, see `DkimLimits`.
+        eai: whether U-labels may stand in d=, s= and i= (RFC 8616 §5: in internationalized messages only).
+            A header field with UTF-8 in it makes a message one (RFC 6532 §2), so only a door that knows
+            better, from the envelope, says False.
+    """
+    fields = list(enumerate(message.fields(_KEY)))
+    if not fields:
+        return ()
+    order = fields
+    if len(fields) > limits.signatures:
+        order = _by_closeness(fields, message.authors.domains, limits)
+    found: list[Signature] = []
+    needs: set[BodyNeed] = set()
+    for position, header in order[: limits.signatures]:
+        signature = _read_field(position, header, limits, eai=eai)
+        need = signature.need
+        if need is not None and need not in needs:
+            if len(needs) < limits.body_hashes:
+                needs.add(need)
+            else:
+                signature = _over(signature, f"more than {limits.body_hashes} different body hashes")
+        found.append(signature)
+    beyond = order[limits.signatures : max(limits.listed, limits.signatures)]
+    detail = f"one of {len(fields)} signatures, of which {limits.signatures} are checked"
+    found += [
+        Signature(position=position, header=header, problem=DkimProblem.LIMIT, detail=detail)
+        for position, header in beyond
+    ]
+    found.sort(key=lambda s: s.position)
+    return _tell_apart(found)
+
+
+def _over(signature: Signature, detail: str) -> Signature:
+    return replace(signature, problem=DkimProblem.LIMIT, detail=detail, question=None, need=None)
+
+
+def _by_closeness(
+    fields: list[tuple[int, Header]], authors: tuple[Domain, ...], limits: DkimLimits
+) -> list[tuple[int, Header]]:
+    """Order the fields by how d= relates to the author: the same, above or below, neither, too long to look."""
+
+    def rank(field: tuple[int, Header]) -> int:
+        value = field[1].value
+        if len(value) > limits.header_bytes:
+            return 3
+        tag = _D_TAG.search(value)
+        domain = Domain.maybe(tag.group(1).decode("utf-8", "surrogateescape")) if tag else None
+        if domain is None:
+            return 2
+        if domain in authors:
+            return 0
+        return 1 if any(domain.is_at_or_below(a) or a.is_at_or_below(domain) for a in authors) else 2
+
+    return sorted(fields, key=rank)
+
+
+def _tell_apart(found: list[Signature]) -> tuple[Signature, ...]:
+    """Lengthen `signature_start` where eight characters of b= do not tell two signatures apart (RFC 6008 §3)."""
+    for length in _LONGER_STARTS:
+        starts = [s.signature_start for s in found if s.signature_start]
+        if len(set(starts)) == len(starts):
+            break
+        found = [replace(s, signature_start=_start(s.signature, length)) for s in found]
+    return tuple(found)
+
+
+def _start(signature: bytes, length: int = 8) -> str:
+    """Return the first characters of b= as the header property header.b shows them."""
+    return binascii.b2a_base64(signature[:48], newline=False)[:length].decode("ascii")
+
+
+@dataclass(slots=True)
+class _Draft:
+    """What has been read of a signature so far."""
+
+    domain: Domain | None = None
+    selector: str = ""
+    identity: str = ""
+    identity_domain: Domain | None = None
+    algorithm: str = ""
+    key_kind: str = ""
+    header_form: Canonicalization = Canonicalization.SIMPLE
+    body_form: Canonicalization = Canonicalization.SIMPLE
+    names: tuple[str, ...] = ()
+    body_length: int | None = None
+    timestamp: int | None = None
+    expires: int | None = None
+    signature: bytes = b""
+    body_hash: bytes = b""
+    signature_start: str = ""
+    question: Question | None = None
+
+
+def _read_field(position: int, header: Header, limits: DkimLimits, *, eai: bool) -> Signature:
+    draft = _Draft()
+    problem: DkimProblem | None = None
+    detail = ""
+    need: BodyNeed | None = None
+    try:
+        _fill(draft, header, limits, eai=eai)
+        need = BodyNeed(draft.body_form, "sha256", draft.body_length)
+    except _Refused as refused:
+        problem, detail = refused.problem, refused.detail
+    return Signature(
+        position=position,
+        header=header,
+        domain=draft.domain,
+        selector=draft.selector,
+        identity=draft.identity,
+        identity_domain=draft.identity_domain,
+        algorithm=draft.algorithm,
+        key_kind=draft.key_kind,
+        header_form=draft.header_form,
+        body_form=draft.body_form,
+        names=draft.names,
+        body_length=draft.body_length,
+        timestamp=draft.timestamp,
+        expires=draft.expires,
+        signature=draft.signature,
+        body_hash=draft.body_hash,
+        signature_start=draft.signature_start,
+        question=draft.question if problem is None else None,
+        need=need,
+        problem=problem,
+        detail=detail,
+    )
+
+
+def _fill(draft: _Draft, header: Header, limits: DkimLimits, *, eai: bool) -> None:
+    """Read every tag into `draft`; raise `_Refused` at the first that decides."""
+    value = header.value
+    if len(value) > limits.header_bytes:
+        raise _Refused(DkimProblem.LIMIT, f"the field is over {limits.header_bytes} octets")
+    if value.count(b"\n") > limits.folds:
+        raise _Refused(DkimProblem.LIMIT, f"the field has over {limits.folds} folds")
+    try:
+        tags = parse_tag_list(value)
+    except TagListError as e:
+        raise _Refused(DkimProblem.SYNTAX, str(e)) from None
+    values = tags.values
+    # For the report: whose signature it claims to be, and which, even where it is refused below.
+    draft.domain = _domain(values.get("d", ""), eai=eai)
+    draft.selector = _selector(values.get("s", ""), eai=eai)
+
+    # RFC 6376 §6.1.1: other versions, and missing tags
+    if values.get("v", "1") != "1":
+        raise _Refused(DkimProblem.VERSION, "v= is not 1")
+    missing = [name for name in _REQUIRED if name not in values]
+    if missing:
+        raise _Refused(DkimProblem.MISSING_TAG, f"{', '.join(f'{name}=' for name in missing)} missing")
+    _check_octets(tags)
+    _read_hashes(draft, values["a"], values["b"], values["bh"])
+    _read_names(draft, values["h"], limits)
+    _read_key_name(draft)
+    _read_forms(draft, values.get("c", "simple/simple"))
+    _read_identity(draft, values.get("i"), eai=eai)
+    length = values.get("l")
+    if length is not None:
+        if not _LENGTH.fullmatch(length):
+            raise _Refused(DkimProblem.SYNTAX, "l= is no number of at most 76 digits")
+        draft.body_length = int(length)
+    # RFC 6376 §3.5 q=: unrecognized query types are ignored
+    if "dns/txt" not in (method.strip(" \t") for method in values.get("q", "dns/txt").split(":")):
+        raise _Refused(DkimProblem.QUERY_METHOD, "q= has no dns/txt")
+    draft.timestamp = _time(values.get("t"), "t")
+    draft.expires = _time(values.get("x"), "x")
+    if draft.timestamp is not None and draft.expires is not None and draft.expires <= draft.timestamp:
+        # RFC 6376 §3.5 x=: the value MUST be greater than the value of t= if both are present.
+        raise _Refused(DkimProblem.TIMES, "x= is not after t=")
+
+
+def _check_octets(tags: TagList) -> None:
+    if not tags.ill_formed:
+        return
+    if tags.ill_formed <= {"d", "s"}:
+        raise _Refused(DkimProblem.BAD_DOMAIN, "d= or s= holds a forbidden octet")
+    raise _Refused(DkimProblem.SYNTAX, "a tag holds a forbidden octet")
+
+
+def _read_hashes(draft: _Draft, algorithm: str, signature: str, body_hash: str) -> None:
+    if not _ALGORITHM.fullmatch(algorithm):
+        raise _Refused(DkimProblem.SYNTAX, "a= is no algorithm name")
+    draft.algorithm = algorithm
+    octets = decode_base64(signature)
+    if octets is None:
+        raise _Refused(DkimProblem.SYNTAX, "b= is no base64")
+    draft.signature = octets
+    draft.signature_start = _start(octets)
+    octets = decode_base64(body_hash)
+    if octets is None:
+        raise _Refused(DkimProblem.SYNTAX, "bh= is no base64")
+    draft.body_hash = octets
+    if algorithm == "rsa-sha1":
+        # RFC 8301 §3.1: Verifiers MUST NOT consider signatures using rsa-sha1 valid
+        raise _Refused(DkimProblem.SHA1, "a=rsa-sha1 is forbidden")
+    kind = _KEY_KINDS.get(algorithm)
+    if kind is None:
+        raise _Refused(DkimProblem.ALGORITHM, "a= is unknown")
+    draft.key_kind = kind
+
+
+def _read_names(draft: _Draft, value: str, limits: DkimLimits) -> None:
+    if value.count(":") >= limits.h_names:
+        raise _Refused(DkimProblem.LIMIT, f"h= has over {limits.h_names} names")
+    names = tuple(name.strip(" \t") for name in value.lower().split(":"))
+    # (beyond ASCII, lower case is not one to one: KELVIN SIGN becomes k)
+    if not value.isascii() or not all(map(_FIELD_NAME.fullmatch, names)):
+        raise _Refused(DkimProblem.SYNTAX, "h= is no list of field names")
+    draft.names = names
+    if "from" not in names:
+        # RFC 6376 §6.1.1: If the h= tag does not include the From header field, ... ignore the signature
+        raise _Refused(DkimProblem.FROM_NOT_SIGNED, "h= does not name From")
+
+
+def _read_key_name(draft: _Draft) -> None:
+    if draft.domain is None:
+        raise _Refused(DkimProblem.BAD_DOMAIN, "d= is no domain name")
+    if not draft.selector:
+        raise _Refused(DkimProblem.BAD_DOMAIN, "s= is no selector")
+    try:
+        # RFC 6376 §3.6.2.1
+        draft.question = Question.of(f"{draft.selector}._domainkey.{draft.domain.ascii}", RdType.TXT)
+    except InvalidName:
+        raise _Refused(DkimProblem.BAD_DOMAIN, "d= and s= give too long a name") from None
+
+
+def _read_forms(draft: _Draft, value: str) -> None:
+    # RFC 6376 §3.5 c=: if only one algorithm is named, simple is used for the body.
+    header, _, body = value.partition("/")
+    try:
+        draft.header_form = Canonicalization(header)
+        draft.body_form = Canonicalization(body) if "/" in value else Canonicalization.SIMPLE
+    except ValueError:
+        raise _Refused(DkimProblem.CANONICALIZATION, "c= is unknown") from None
+
+
+def _read_identity(draft: _Draft, value: str | None, *, eai: bool) -> None:
+    domain = draft.domain
+    assert domain is not None  # read before
+    if value is None:
+        draft.identity, draft.identity_domain = f"@{domain.ascii}", domain
+        return
+    # RFC 6376 §3.5 i=: dkim-quoted-printable, white space without meaning, of [ Local-part ] "@" domain-name.
+    # The local part decides nothing, so that a `=` that begins no hex-octet may stand in it (bounce+x=y@...).
+    written = value.replace(" ", "").replace("\t", "")
+    plain = written
+    if "=" in written:
+        octets = _HEX_OCTET.sub(lambda m: bytes((int(m[1], 16),)), written.encode())
+        plain = octets.decode("utf-8", "surrogateescape")
+    if not plain.isprintable() or "@" not in plain or not (eai or plain.isascii()):
+        raise _Refused(DkimProblem.SYNTAX, "i= is no identity")
+    draft.identity = written
+    draft.identity_domain = _domain(plain.rpartition("@")[2], eai=eai)
+    # RFC 6376 §6.1.1: the domain of i= must be d= or a subdomain of it
+    if draft.identity_domain is None or not draft.identity_domain.is_at_or_below(domain):
+        raise _Refused(DkimProblem.IDENTITY_MISMATCH, "i= is not at or below d=")
+
+
+def _time(value: str | None, tag: str) -> int | None:
+    if value is None:
+        return None
+    if not _TIME.fullmatch(value):
+        raise _Refused(DkimProblem.SYNTAX, f"{tag}= is no number of at most 12 digits")
+    return int(value)
+
+
+def _domain(text: str, *, eai: bool) -> Domain | None:
+    """Return the domain of d= or i= (RFC 6376 §3.5: sub-domains of RFC 5321, no dot at the end), or None."""
+    if text.endswith(".") or not (eai or text.isascii()):
+        return None
+    return Domain.maybe(text)
+
+
+def _selector(text: str, *, eai: bool) -> str:
+    """Return the selector in A-labels and lower case (RFC 6376 §3.1: sub-domain *( "." sub-domain )), or ``."""
+    if not text.isascii():
+        if not eai:
+            return ""
+        try:
+            text = idn.to_ascii(text)
+        except InvalidName:
+            return ""
+    text = text.lower()
+    if len(text) > 253 or not all(grammar.LABEL.fullmatch(label) for label in text.split(".")):
+        return ""
+    return text

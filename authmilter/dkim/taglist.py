@@ -1,0 +1,79 @@
+"""Tag lists, RFC 6376 §3.2: the `name=value; name=value` text of signatures and key records.
+
+Strict: what the grammar does not allow is refused, never repaired. Work is linear in the text.
+Fails with `TagListError` where the list has no readable structure; a value that holds forbidden octets is
+only marked, so that the caller can say which tag was wrong.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["TagList", "TagListError", "decode_base64", "parse_tag_list"]
+
+# RFC 6376 §3.2
+#   tag-spec      =  [FWS] tag-name [FWS] "=" [FWS] tag-value [FWS]
+#   tag-name      =  ALPHA *ALNUMPUNC
+#   ALNUMPUNC     =  ALPHA / DIGIT / "_"
+_TAG = re.compile(r"[ \t]*([A-Za-z][A-Za-z0-9_]*)[ \t]*=(.*)", re.DOTALL)
+
+# RFC 6376 §3.2     VALCHAR =  %x21-3A / %x3C-7E      ; EXCLAMATION to TILDE except SEMICOLON
+# with white space between, and with UTF-8 (RFC 8616 §5, RFC 6532 §3.1); no controls, no stray octets.
+_VALUE = re.compile("[\t -~\u00a0-\ud7ff\ue000-\U0010ffff]*")
+
+# RFC 6376 §2.10    base64string, its white space removed
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
+
+
+class TagListError(ValueError):
+    """The text is no tag list; the message says why, in words of ours only."""
+
+
+@dataclass(frozen=True, slots=True)
+class TagList:
+    """The tags in the order they stand: `values` without surrounding white space; `ill_formed` names those
+    whose value holds an octet that no value may hold.
+    """
+
+    values: Mapping[str, str]
+    ill_formed: frozenset[str] = frozenset()
+
+
+def parse_tag_list(text: bytes) -> TagList:
+    """Read a tag list; folds are CRLF followed by a blank or a tab (RFC 6376 §2.8).
+
+    Names and values are case-sensitive; unknown tags are kept (the caller ignores them).
+
+    Raises:
+        TagListError: an empty list or tag, a tag without `=`, a wrong tag name, or a tag that stands twice.
+    """
+    if b"\r\n" in text:
+        text = text.replace(b"\r\n ", b" ").replace(b"\r\n\t", b"\t")
+    whole = text.decode("utf-8", "surrogateescape")
+    specs = whole.split(";")
+    if len(specs) > 1 and not specs[-1].strip(" \t"):
+        specs.pop()  # tag-list = tag-spec *( ";" tag-spec ) [ ";" ]
+    values: dict[str, str] = {}
+    for spec in specs:
+        tag = _TAG.fullmatch(spec)
+        if tag is None:
+            raise TagListError("a part between semicolons is no tag=value")
+        name = tag.group(1)
+        if name in values:
+            # RFC 6376 §3.2: Tags with duplicate names MUST NOT occur ...; if [so], the entire tag-list is invalid.
+            raise TagListError("a tag stands twice")
+        values[name] = tag.group(2).strip(" \t")
+    if _VALUE.fullmatch(whole):
+        return TagList(values)
+    return TagList(values, frozenset(n for n, v in values.items() if not _VALUE.fullmatch(v)))
+
+
+def decode_base64(value: str) -> bytes | None:
+    """Return the octets of a base64string (RFC 6376 §2.10, white space allowed anywhere); None if it is none."""
+    compact = value.replace(" ", "").replace("\t", "")
+    if len(compact) % 4 or not _BASE64.fullmatch(compact):
+        return None
+    return binascii.a2b_base64(compact)
