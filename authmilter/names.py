@@ -2,7 +2,8 @@
 
 `Domain`, `Address` and the kinds a reverse-path, a recipient or a HELO argument may be. Each parse either
 gives a value or says why not; nothing is repaired. A `Domain` is lower case, A-labels, no dot at the end,
-so that two domains are equal exactly when their texts are.
+so that two domains are equal exactly when their texts are. An `Address` never holds a character that does not
+show: its local part is printable text.
 
 Raises: `Domain.parse` and `Address.parse` raise `InvalidName`; `parse_reverse_path`, `parse_recipient`
 and `parse_helo` are total and answer `Malformed` instead.
@@ -28,16 +29,21 @@ __all__ = [
     "NullPath",
     "Recipient",
     "ReversePath",
+    "is_local_part",
     "parse_helo",
     "parse_ip",
     "parse_recipient",
     "parse_reverse_path",
+    "quote_local",
 ]
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 #: RFC 5321 §4.5.3.1.3 allows 256 octets; a little more is read so that the verdict can name the address.
 MAX_PATH = 1024
+
+#: RFC 1035 §2.3.4 allows 253 characters (255 octets on the wire); U-labels may be longer than their A-labels.
+MAX_DOMAIN_TEXT = 1024
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -95,11 +101,11 @@ class Domain:
 
 @lru_cache(maxsize=8192)
 def _parse_domain(text: str) -> Domain:
-    name = text.removesuffix(".") if text != "." else text
+    if len(text) > MAX_DOMAIN_TEXT:
+        raise InvalidName("domain name is far too long")
+    name = text.removesuffix(".")
     if not name:
         raise InvalidName("empty domain name")
-    if len(name) > 1024:
-        raise InvalidName("domain name is far too long")
     if not name.isascii():
         name = idn.to_ascii(name)
     name = name.lower()
@@ -116,7 +122,10 @@ def _parse_domain(text: str) -> Domain:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A mailbox: `local` part as written without its quotes (may be UTF-8 text), and a parsed `domain`."""
+    """A mailbox: `local` part as written without its quotes (may be UTF-8 text), and a parsed `domain`.
+
+    Build it with `parse`, or from a local part that `is_local_part` and a parsed domain.
+    """
 
     local: str
     domain: Domain
@@ -126,7 +135,8 @@ class Address:
         """Read an RFC 5321 §4.1.2 Mailbox (`dot-string@domain` or `"quoted"@domain`), no angle brackets.
 
         Raises:
-            InvalidName: not a mailbox whose part after the last unquoted `@` is a domain.
+            InvalidName: not a mailbox whose part after the last unquoted `@` is a domain, or a local part with
+                a character that does not show (`str.isprintable`: zero-width, direction override, unassigned).
         """
         local, rest = _split_local(text)
         return cls(local, Domain.parse(rest))
@@ -158,15 +168,10 @@ class AddressLiteral:
     """`user@[192.0.2.1]` (RFC 5321 §4.1.3); as a HELO argument `local` is empty."""
 
     local: str
-    ip: IPAddress | None
+    ip: IPAddress
 
     def __str__(self) -> str:
-        if self.ip is None:
-            literal = "[]"
-        elif self.ip.version == 6:
-            literal = f"[IPv6:{self.ip}]"
-        else:
-            literal = f"[{self.ip}]"
+        literal = f"[IPv6:{self.ip}]" if self.ip.version == 6 else f"[{self.ip}]"
         return f"{quote_local(self.local)}@{literal}" if self.local else literal
 
 
@@ -187,7 +192,10 @@ Helo = Domain | AddressLiteral | Malformed
 
 
 def quote_local(local: str) -> str:
-    """Return a local part as RFC 5321 §4.1.2 writes it: bare if a Dot-string, else a Quoted-string."""
+    """Return a local part as RFC 5321 §4.1.2 writes it: bare if a Dot-string, else a Quoted-string.
+
+    The inverse of what the parsers do: for every `Address` a, `Address.parse(str(a)) == a`.
+    """
     if grammar.DOT_STRING.fullmatch(local):
         return local
     escaped = local.replace("\\", "\\\\").replace('"', '\\"')
@@ -195,16 +203,38 @@ def quote_local(local: str) -> str:
 
 
 def parse_ip(text: str) -> IPAddress | None:
-    """Read an IP address; IPv4-mapped IPv6 becomes IPv4 (RFC 7208 §5); None if it is none."""
+    """Read an IP address; IPv4-mapped IPv6 becomes IPv4 (RFC 7208 §5); None if it is none.
+
+    An IPv6 address may carry the tag `IPv6:` (any case), as an MTA or an address literal writes it. An address with
+    a scope (`fe80::1%eth0`) means something only to the host it is on and is none here. Total.
+    """
+    tagged = text[:5].lower() == "ipv6:"
     try:
-        ip = ipaddress.ip_address(text.removeprefix("IPv6:").removeprefix("ipv6:"))
+        ip = ipaddress.ip_address(text[5:] if tagged else text)
     except ValueError:
         return None
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip.scope_id:
-            return None
-        return ip.ipv4_mapped or ip
-    return ip
+    if isinstance(ip, ipaddress.IPv4Address):
+        return None if tagged else ip
+    if ip.scope_id is not None:
+        return None
+    return ip.ipv4_mapped or ip
+
+
+def _parse_literal(text: str) -> IPAddress | None:
+    """Read `[192.0.2.1]` or `[IPv6:2001:db8::1]` (RFC 5321 §4.1.3): the tag is not optional."""
+    inside = text[1:-1]
+    if ":" in inside and inside[:5].lower() != "ipv6:":
+        return None
+    return parse_ip(inside)
+
+
+def is_local_part(text: str) -> bool:
+    """True if every character of a local part (without its quotes) shows.
+
+    RFC 6531 §3.3 and RFC 6532 §3.2 allow any character over U+007F. A zero-width space, a direction override or an
+    unassigned code point there serves only to make one address look like another, so that no address has one.
+    """
+    return text.isprintable()
 
 
 def _split_local(text: str) -> tuple[str, str]:
@@ -215,47 +245,52 @@ def _split_local(text: str) -> tuple[str, str]:
         rest = text[quoted.end() :]
         if not rest.startswith("@"):
             raise InvalidName("no @ after the quoted local part")
-        return local, rest[1:]
-    local, at, rest = text.rpartition("@")
-    if not at:
-        raise InvalidName("no @")
-    if not grammar.DOT_STRING.fullmatch(local):
-        raise InvalidName("ill-formed local part")
+        rest = rest[1:]
+    else:
+        # No Dot-string holds an @, so that splitting at the last is splitting at the only one.
+        local, at, rest = text.rpartition("@")
+        if not at:
+            raise InvalidName("no @")
+        if not grammar.DOT_STRING.fullmatch(local):
+            raise InvalidName("ill-formed local part")
+    if not is_local_part(local):
+        raise InvalidName("a character in the local part does not show")
     return local, rest
 
 
 def _parse_path(raw: str) -> Address | LocalPart | AddressLiteral | Malformed:
+    if len(raw) > MAX_PATH:
+        return _malformed(raw, "path is too long")
     text = raw
     if text.startswith("<") or text.endswith(">"):
-        if not (text.startswith("<") and text.endswith(">") and len(text) > 1):
-            return Malformed(raw, "unbalanced angle brackets")
+        if not (text.startswith("<") and text.endswith(">")):
+            return _malformed(raw, "unbalanced angle brackets")
         text = text[1:-1]
-    if len(text) > MAX_PATH:
-        return Malformed(raw[:MAX_PATH], "path is too long")
     if text.startswith("@"):
         # RFC 5321 §4.1.1.3, appendix C: a source route is accepted and ignored; only the mailbox counts.
         route, colon, text = text.partition(":")
         if not colon or not grammar.SOURCE_ROUTE.fullmatch(route):
-            return Malformed(raw, "ill-formed source route")
+            return _malformed(raw, "ill-formed source route")
+        if "@" not in text:
+            return _malformed(raw, "no mailbox after the source route")
     try:
-        local, rest = _split_local(text)
-    except InvalidName as e:
-        if "@" not in text and grammar.DOT_STRING.fullmatch(text):
+        if "@" not in text and grammar.DOT_STRING.fullmatch(text) and is_local_part(text):
             return LocalPart(text)
-        return Malformed(raw, str(e))
-    if rest.startswith("[") and rest.endswith("]"):
-        ip = parse_ip(rest[1:-1])
-        if ip is None:
-            return Malformed(raw, "ill-formed address literal")
-        return AddressLiteral(local, ip)
-    try:
-        return Address(local, Domain.parse(rest))
+        local, rest = _split_local(text)
+        if not (rest.startswith("[") and rest.endswith("]")):
+            return Address(local, Domain.parse(rest))
     except InvalidName as e:
-        return Malformed(raw, str(e))
+        return _malformed(raw, str(e))
+    ip = _parse_literal(rest)
+    return AddressLiteral(local, ip) if ip is not None else _malformed(raw, "ill-formed address literal")
+
+
+def _malformed(raw: str, why: str) -> Malformed:
+    return Malformed(raw[:MAX_PATH], why)
 
 
 def parse_reverse_path(raw: str) -> ReversePath:
-    """Read a MAIL FROM argument, with or without its angle brackets (standards: milter passes both).
+    """Read a MAIL FROM argument, with or without its angle brackets: an MTA may hand over either.
 
     `<>` and the empty text are the null path (RFC 5321 §4.5.5); whatever is not a mailbox, a lone local
     part or an address literal is `Malformed`, never the null path. Total.
@@ -268,16 +303,16 @@ def parse_reverse_path(raw: str) -> ReversePath:
 def parse_recipient(raw: str) -> Recipient:
     """Read a RCPT TO argument, with or without its angle brackets. Total."""
     if raw in {"", "<>"}:
-        return Malformed(raw, "empty recipient")
+        return _malformed(raw, "empty recipient")
     return _parse_path(raw)
 
 
 def parse_helo(raw: str) -> Helo:
     """Read a HELO/EHLO argument (RFC 5321 §4.1.1.1): a domain, an address literal, or `Malformed`. Total."""
     if raw.startswith("[") and raw.endswith("]"):
-        ip = parse_ip(raw[1:-1])
-        return AddressLiteral("", ip) if ip is not None else Malformed(raw, "ill-formed address literal")
+        ip = _parse_literal(raw)
+        return AddressLiteral("", ip) if ip is not None else _malformed(raw, "ill-formed address literal")
     try:
         return Domain.parse(raw)
     except InvalidName as e:
-        return Malformed(raw[:MAX_PATH], str(e))
+        return _malformed(raw, str(e))
