@@ -175,15 +175,18 @@ def _iprev(result: IprevResult, settings: HeaderSettings) -> list[str]:
 
 
 def _spf_clauses(clauses: list[list[str]], evidence: Evidence, mail: Mail) -> None:
-    """RFC 8601 §2.7.2: one clause for each identity; MAIL FROM first, it is the one DMARC goes by."""
+    """RFC 8601 §2.7.2: one clause for each identity, in the order of checking (RFC 7208 §2.3).
+
+    Readers that keep one `spf=` of several keep the last, which so is MAIL FROM's: the one DMARC goes by.
+    """
     shown = evidence.spf is not None and evidence.spf.status is not SpfStatus.INTERNAL_ERROR
     null_path = isinstance(mail.envelope.mail_from, NullPath)
-    if evidence.spf is not None and shown:
-        # RFC 7208 §2.4: with the null reverse-path the domain came from HELO, and that is what is shown.
-        clauses.append(_spf(evidence.spf, "smtp.helo" if null_path else "smtp.mailfrom"))
     helo = evidence.spf_helo
     if helo is not None and helo.status not in _NOTHING_TO_SAY and not (shown and null_path):
         clauses.append(_spf(helo, "smtp.helo"))
+    if evidence.spf is not None and shown:
+        # RFC 7208 §2.4: with the null reverse-path the domain came from HELO, and that is what is shown.
+        clauses.append(_spf(evidence.spf, "smtp.helo" if null_path else "smtp.mailfrom"))
 
 
 def _spf(result: SpfResult, name: str) -> list[str]:

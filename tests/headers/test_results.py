@@ -66,8 +66,8 @@ def test_one_field_with_all_results_each_on_its_line() -> None:
     assert value == (
         b"mx.our.example;\r\n"
         b" iprev=pass policy.iprev=192.0.2.1;\r\n"
-        b" spf=pass smtp.mailfrom=sender.example;\r\n"
         b" spf=pass smtp.helo=mail.sender.example;\r\n"
+        b" spf=pass smtp.mailfrom=sender.example;\r\n"
         b" dkim=pass header.d=sender.example header.s=s1 header.a=rsa-sha256\r\n"
         b' header.b="Kd8a/x3=";\r\n'
         b" dmarc=pass header.from=sender.example policy.dmarc=reject"
@@ -151,7 +151,7 @@ def test_ipv6_is_quoted() -> None:
 def test_spf_shows_both_identities_where_both_have_something_to_say() -> None:
     both = Evidence(spf=spf(SpfStatus.FAIL), spf_helo=helo(SpfStatus.NEUTRAL))
     assert written(both) == (
-        "mx.our.example; spf=fail smtp.mailfrom=sender.example; spf=neutral smtp.helo=mail.sender.example"
+        "mx.our.example; spf=neutral smtp.helo=mail.sender.example; spf=fail smtp.mailfrom=sender.example"
     )
     for nothing in (SpfStatus.NONE, SpfStatus.INTERNAL_ERROR):
         one = Evidence(spf=spf(), spf_helo=helo(nothing))
@@ -164,8 +164,8 @@ def test_a_helo_pass_does_not_hide_that_mail_from_has_none() -> None:
         spf=spf(SpfStatus.NONE, "any.notexist.example", problem=SpfProblem.NO_RECORD), spf_helo=helo()
     )
     assert written(evidence) == (
-        "mx.our.example; spf=none reason=no_record smtp.mailfrom=any.notexist.example;"
-        " spf=pass smtp.helo=mail.sender.example"
+        "mx.our.example; spf=pass smtp.helo=mail.sender.example;"
+        " spf=none reason=no_record smtp.mailfrom=any.notexist.example"
     )
 
 
@@ -385,13 +385,13 @@ def expected(evidence: Evidence, mail: Mail) -> list[Clause]:
         out.append(Clause("iprev", i.status, why(i.problem), props(("policy.iprev", str(i.ip)))))
     null = mail.envelope.mail_from == NullPath()
     known = evidence.spf is not None and evidence.spf.status != "internal_error"
+    h = evidence.spf_helo
+    if h is not None and h.status not in {"none", "internal_error"} and not (known and null):
+        out.append(Clause("spf", h.status, why(h.problem), props(("smtp.helo", domain(h.domain)))))
     if evidence.spf is not None and known:
         name = "smtp.helo" if null else "smtp.mailfrom"
         s = evidence.spf
         out.append(Clause("spf", s.status, why(s.problem), props((name, domain(s.domain)))))
-    h = evidence.spf_helo
-    if h is not None and h.status not in {"none", "internal_error"} and not (known and null):
-        out.append(Clause("spf", h.status, why(h.problem), props(("smtp.helo", domain(h.domain)))))
     if evidence.dkim == ():
         out.append(Clause("dkim", "none", None, ()))
     for k in evidence.dkim or ():

@@ -1,0 +1,47 @@
+# The index of everything one can do here. Debian 12 or newer, root for what has to be installed.
+PY      := .venv/bin/python
+VENV    := .venv/.ready
+APT     := python3 python3-venv python3-dev gcc libmilter-dev ca-certificates
+JOBS    ?= 2
+
+.PHONY: help demo test test-full check format run fuzz soak docs clean system
+
+help:               ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+$(VENV): pyproject.toml contrib/setup.sh
+	sh contrib/setup.sh $(APT)
+	@touch $@
+
+demo: $(VENV)       ## a private Postfix, real SMTP sessions, and what became of them (under a minute)
+	$(PY) contrib/demo.py
+
+run: $(VENV)        ## the service with its defaults, in the foreground
+	@$(PY) -m authmilter run --show-postfix
+
+test: $(VENV) check ## all units, suites, and one end-to-end pass per engine
+	$(PY) -m pytest -n $(JOBS) -m "not slow"
+
+test-full: $(VENV)  ## what is slow: Sendmail, faults, large and many
+	$(PY) -m pytest -m slow
+
+check: $(VENV)      ## ruff and mypy --strict
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: $(VENV)     ## let ruff put the code in order
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+fuzz: $(VENV)       ## every parser of strangers' bytes, for FUZZ_SECONDS each (default 60)
+	$(PY) tests/fuzz/run.py
+
+soak: $(VENV)       ## the service under load with reloads and killed workers, for SOAK_SECONDS (default 600)
+	$(PY) tests/e2e/soak.py
+
+docs: $(VENV)       ## the generated parts of docs/
+	$(PY) contrib/gendocs.py
+
+clean:
+	rm -rf .venv .e2e .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info

@@ -1,0 +1,5 @@
+"""`python -m authmilter`."""
+
+from authmilter.cli.main import main
+
+main()

@@ -1,0 +1,337 @@
+"""`authmilter verify`: judge a message as the milter would, and show why."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+import sys
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from authmilter import engine, runtime
+from authmilter.cli.config import CONFIG_OPTION
+from authmilter.cli.output import ExitCode, console, fail, reports_errors
+from authmilter.config import load as config_load
+from authmilter.dns.zone import ZoneResolver
+from authmilter.engine import Runtime
+from authmilter.errors import DecodeError
+from authmilter.mail import Envelope, Mail, Session
+from authmilter.message import normalize_line_endings
+from authmilter.names import parse_helo, parse_ip, parse_recipient, parse_reverse_path
+from authmilter.observe.journal import LogJournal, LogSettings, make_log
+from authmilter.text import printable
+from authmilter.verdict import Verdict
+from authmilter.verdict_json import verdict_to_dict
+
+__all__ = ["verify"]
+
+#: A message on the command line may be as large as Postfix's default message_size_limit several times over.
+_MAX_MESSAGE = 256 << 20
+#: How many cases of a batch are judged at the same time; the answers still come in order.
+_WINDOW = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Case:
+    """One message to judge, as the options or a batch line describe it."""
+
+    message: bytes
+    client_ip: str | None = None
+    helo: str | None = None
+    mail_from: str | None = None
+    rcpt_to: tuple[str, ...] = ()
+    now: datetime | None = None
+    zone: ZoneResolver | None = None
+
+
+@click.command()
+@click.argument("message", required=False)
+@click.option("--ip", "client_ip", help="The client's address; without it SPF and iprev are not asked.")
+@click.option("--helo", help="The name given in HELO or EHLO.")
+@click.option("--mail-from", help="The reverse-path; `<>` or empty for a bounce.")
+@click.option("--rcpt", "rcpt_to", multiple=True, help="A recipient; may be repeated.")
+@click.option(
+    "--zone",
+    type=click.Path(dir_okay=False),
+    help="Answer DNS from this file (YAML or JSON) instead of the network.",
+)
+@click.option("--resolver", help="Ask this resolver, as IP or IP:port, instead of the configured ones.")
+@click.option(
+    "--policy", "policy_name", help="monitor, enforce, strict or a policy file; default: the configured one."
+)
+@click.option("--now", "now_text", help="Judge as of this time (RFC 3339), for old mail.")
+@click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
+@click.option(
+    "--batch",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    help="Judge many: one JSON case a line; see below.",
+)
+@CONFIG_OPTION
+@reports_errors
+def verify(
+    *,
+    message: str | None,
+    client_ip: str | None,
+    helo: str | None,
+    mail_from: str | None,
+    rcpt_to: tuple[str, ...],
+    zone: str | None,
+    resolver: str | None,
+    policy_name: str | None,
+    now_text: str | None,
+    as_json: bool,
+    batch: str | None,
+    config_path: str | None,
+) -> None:
+    r"""Judge MESSAGE (a file, or - for standard input) as the milter would, and show why.
+
+    \b
+    authmilter verify mail.eml --ip 192.0.2.1 --helo mx.example.com --mail-from a@example.com
+
+    With --batch FILE (or -) each line is a JSON object with any of `id`, `path` or `message_base64`,
+    `client_ip`, `helo`, `mail_from`, `rcpt_to`, `zone`, `now`; what is missing is taken from the options. One
+    line comes out per line, in order: `{"id", "verdict"}` or `{"id", "error"}`.
+    """
+    if (message is None) == (batch is None):
+        raise click.UsageError("give a MESSAGE, or --batch FILE")
+    loaded = config_load.load(config_path)
+    if resolver is not None:
+        dns = loaded.config.dns.model_copy(update={"nameservers": (resolver,), "zone": None})
+        loaded = replace(loaded, config=loaded.config.model_copy(update={"dns": dns}))
+    settings = LogSettings(format="console", level="error")
+    built = runtime.build(
+        loaded,
+        journal=LogJournal(make_log(settings), settings),
+        resolver=runtime.load_zone(zone) if zone is not None else None,
+        policy=runtime.load_policy(loaded, policy_name) if policy_name is not None else None,
+    )
+    base = _Case(
+        message=b"",
+        client_ip=client_ip,
+        helo=helo,
+        mail_from=mail_from,
+        rcpt_to=rcpt_to,
+        now=_time(now_text) if now_text else None,
+    )
+    if batch is not None:
+        asyncio.run(_batch(built, base, batch))
+        return
+    assert message is not None  # one of the two is given
+    mail, verdict = asyncio.run(_judge(built, replace(base, message=_read(message))))
+    if as_json:
+        click.echo(json.dumps(verdict_to_dict(verdict)))
+    else:
+        _show(console(), mail, verdict)
+
+
+def _read(name: str) -> bytes:
+    try:
+        data = sys.stdin.buffer.read(_MAX_MESSAGE + 1) if name == "-" else Path(name).read_bytes()
+    except OSError as e:
+        raise fail(f"{name}: {e.strerror}", ExitCode.NO_INPUT) from None
+    if len(data) > _MAX_MESSAGE:
+        raise DecodeError(f"{name}: larger than {_MAX_MESSAGE >> 20} MiB")
+    return data
+
+
+def _time(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise DecodeError(f"`{printable(text, 64)}` is no time such as 2026-11-22T10:00:00Z") from None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+async def _judge(built: Runtime, case: _Case) -> tuple[Mail, Verdict]:
+    ip = None
+    if case.client_ip:
+        ip = parse_ip(case.client_ip)
+        if ip is None:
+            raise DecodeError(f"`{printable(case.client_ip, 64)}` is no IP address")
+    session = Session(client_ip=ip, helo=parse_helo(case.helo) if case.helo else None)
+    envelope = Envelope(
+        mail_from=parse_reverse_path(case.mail_from or ""),
+        rcpt_to=tuple(parse_recipient(r) for r in case.rcpt_to),
+    )
+    chosen = runtime.with_zone(built, case.zone) if case.zone is not None else built
+    return await engine.verify(
+        normalize_line_endings(case.message),
+        chosen,
+        session=session,
+        envelope=envelope,
+        received_at=case.now,
+        listener="cli",
+    )
+
+
+def _lines(source: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines of a batch that are not blank."""
+    for line in source:
+        if line.strip():
+            yield line
+
+
+async def _batch(built: Runtime, base: _Case, name: str) -> None:
+    """Judge every line; a bad line gives an error line and never ends the run."""
+    source = sys.stdin.buffer if name == "-" else Path(name).open("rb")  # noqa: ASYNC230, SIM115 - a command's input
+    pending: deque[asyncio.Task[str]] = deque()
+    try:
+        for line in _lines(source):
+            pending.append(asyncio.create_task(_one(built, base, line)))
+            if len(pending) >= _WINDOW:
+                click.echo(await pending.popleft())
+        while pending:
+            click.echo(await pending.popleft())
+    finally:
+        if name != "-":
+            source.close()
+
+
+async def _one(built: Runtime, base: _Case, line: bytes) -> str:
+    ident: object = None
+    try:
+        try:
+            data = json.loads(line)
+        except (ValueError, RecursionError):
+            raise DecodeError("the line is not JSON") from None
+        if not isinstance(data, dict):
+            raise DecodeError("the line is not a JSON object")
+        ident = data.get("id")
+        if not isinstance(ident, str | int | None):
+            ident = None
+            raise DecodeError("`id` must be a text or a number")
+        _mail, verdict = await _judge(built, _case(base, data))
+    except DecodeError as e:
+        return json.dumps({"id": ident, "error": str(e)})
+    except OSError as e:
+        return json.dumps({"id": ident, "error": f"{e.filename}: {e.strerror}"})
+    except Exception as e:  # noqa: BLE001 - the door's outermost line: one case must not end the run
+        built.journal.bug("cli:batch", e)
+        return json.dumps({"id": ident, "error": "internal error"})
+    return json.dumps({"id": ident, "verdict": verdict_to_dict(verdict)})
+
+
+def _text(data: dict[str, object], key: str, default: str | None) -> str | None:
+    value = data.get(key, default)
+    if value is not None and not isinstance(value, str):
+        raise DecodeError(f"`{key}` must be a text")
+    return value
+
+
+def _case(base: _Case, data: dict[str, object]) -> _Case:
+    known = {"id", "path", "message_base64", "client_ip", "helo", "mail_from", "rcpt_to", "zone", "now"}
+    unknown = sorted(k for k in data if k not in known)
+    if unknown:
+        raise DecodeError(f"unknown key `{printable(unknown[0], 64)}`")
+    path, encoded = _text(data, "path", None), _text(data, "message_base64", None)
+    if (path is None) == (encoded is None):
+        raise DecodeError("give `path` or `message_base64`")
+    if path is not None:
+        message = Path(path).read_bytes()
+    else:
+        try:
+            message = base64.b64decode(encoded or "", validate=True)
+        except (binascii.Error, ValueError):
+            raise DecodeError("`message_base64` is not base64") from None
+    rcpt = data.get("rcpt_to", list(base.rcpt_to))
+    if not isinstance(rcpt, list) or not all(isinstance(r, str) for r in rcpt):
+        raise DecodeError("`rcpt_to` must be a list of texts")
+    zone = base.zone
+    if data.get("zone") is not None:
+        if not isinstance(data["zone"], dict):
+            raise DecodeError("`zone` must be an object")
+        zone = ZoneResolver(data["zone"])
+    now = _text(data, "now", None)
+    return _Case(
+        message=message,
+        client_ip=_text(data, "client_ip", base.client_ip),
+        helo=_text(data, "helo", base.helo),
+        mail_from=_text(data, "mail_from", base.mail_from),
+        rcpt_to=tuple(rcpt),
+        now=_time(now) if now else base.now,
+        zone=zone,
+    )
+
+
+_COLOURS = {
+    "pass": "green", "accept": "green", "fail": "red", "reject": "red", "permerror": "red", "softfail": "yellow",
+    "temperror": "yellow", "tempfail": "yellow", "policy": "yellow", "quarantine": "yellow", "discard": "red",
+    "internal_error": "bold red",
+}  # fmt: skip
+
+
+def _word(word: str) -> str:
+    colour = _COLOURS.get(word)
+    return f"[{colour}]{word}[/]" if colour else word
+
+
+def _show(out: Console, mail: Mail, verdict: Verdict) -> None:
+    """Print the verdict for a person: what each method found, what was decided and why."""
+    evidence, decision = verdict.evidence, verdict.decision
+    table = Table(
+        "method",
+        "result",
+        "about",
+        "why",
+        title=f"origin {verdict.origin} ({escape(verdict.origin_because)})",
+        title_justify="left",
+    )
+    if evidence.iprev is not None:
+        i = evidence.iprev
+        table.add_row("iprev", _word(i.status), str(i.ip), escape(printable(i.name or i.problem or "", 200)))
+    for spf in (evidence.spf_helo, evidence.spf):
+        if spf is not None:
+            name = "spf helo" if spf.identity == "helo" else "spf mailfrom"
+            why = spf.mechanism or spf.detail or (spf.problem or "")
+            table.add_row(name, _word(spf.status), str(spf.domain or "-"), escape(printable(why, 200)))
+    for dkim in evidence.dkim or ():
+        why = dkim.detail or (dkim.problem or "") or f"{dkim.key_bits} bits"
+        about = f"d={dkim.domain or '-'} s={printable(dkim.selector, 80)} a={printable(dkim.algorithm, 30)}"
+        table.add_row("dkim", _word(dkim.status), escape(about), escape(printable(why, 200)))
+    if evidence.dkim == ():
+        table.add_row("dkim", "none", "-", "no signature")
+    dmarc = evidence.dmarc
+    if dmarc is not None:
+        about = f"{dmarc.author or '-'} policy {dmarc.policy or '-'} (record at {dmarc.record_at or '-'})"
+        why = (
+            f"aligned: {', '.join(dmarc.aligned)}"
+            if dmarc.aligned
+            else dmarc.detail or (dmarc.problem or "nothing aligned passed")
+        )
+        table.add_row("dmarc", _word(dmarc.status), escape(about), escape(printable(why, 200)))
+    out.print(table)
+    if mail.message.defects:
+        listed = ", ".join(f"{d.kind}{f' ({d.field})' if d.field else ''}" for d in mail.message.defects)
+        out.print(f"defects: {escape(listed)}")
+    if dmarc is not None:
+        for query in dmarc.queries:
+            out.print(f"  dmarc asked {escape(query.name)} for {escape(query.why)}: {escape(query.answer)}")
+        for sentence in dmarc.because:
+            out.print(f"  {escape(sentence)}")
+    out.print(
+        f"decision: [bold]{_word(decision.disposition)}[/] by rule [bold]{escape(decision.rule)}[/] of policy {escape(decision.policy)}: {escape(decision.because)}"
+    )
+    if decision.reply is not None:
+        out.print(f"  reply: {escape(str(decision.reply))}")
+    for would in decision.would_have:
+        out.print(
+            f"  would have: {_word(would.disposition)} by rule {escape(would.rule)}"
+            + (f" with {escape(str(would.reply))}" if would.reply else "")
+        )
+    for passed in decision.passed_over:
+        out.print(f"  [dim]passed over {escape(passed.rule)}: {escape(passed.because)}[/]")
+    if verdict.authentication_results:
+        out.print("Authentication-Results: " + escape(verdict.authentication_results), soft_wrap=True)
+    questions = sum(s.questions for s in verdict.trace)
+    out.print(f"[dim]{verdict.elapsed_ms:.1f} ms, {questions} DNS questions[/]")

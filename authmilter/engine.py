@@ -1,0 +1,464 @@
+"""The one road: a `Verification` takes a message stage by stage and ends in a `Verdict`.
+
+Every door drives the same object: `sender` (SPF and iprev are asked), `recipient`, `headers` (DMARC, keys),
+`body` chunk by chunk (hashed, not kept), `verdict`. Work starts as soon as its input is there. With all
+answers at hand nothing ever waits: `verdict` then finishes without giving up the event loop.
+
+How it fails: never. A method that raises becomes that method's `internal_error`, is told to the journal, and
+the listener's `on_error` answers before the rules where the policy reads that method. Time running out is the
+method's `limit`. Whatever the bytes, `verdict` returns a Verdict within its deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import TypeVar, cast
+
+from authmilter import pipeline
+from authmilter.deadline import Deadline, monotonic
+from authmilter.dkim.canonical import BodyHasher
+from authmilter.dkim.check import HeaderOutcome, body_needs
+from authmilter.dkim.result import DkimResult
+from authmilter.dkim.signature import read as read_signatures
+from authmilter.dmarc.result import DmarcResult
+from authmilter.dns.answer import Answer, Question
+from authmilter.dns.budget import BudgetLookup
+from authmilter.evidence import Evidence
+from authmilter.headers import edits as header_edits
+from authmilter.headers.edits import HeaderSettings, Plan
+from authmilter.headers.received import relayed_client
+from authmilter.iprev.result import IprevResult
+from authmilter.mail import Envelope, Mail, MailId, Origin, Session
+from authmilter.message import Message
+from authmilter.names import Address, Domain, NullPath, Recipient, ReversePath
+from authmilter.origins import OriginRules, Relay
+from authmilter.pipeline import METHODS, CheckSettings, Inquiry, Method, Stage
+from authmilter.policy import decide
+from authmilter.policy.decide import OnError
+from authmilter.policy.rules import Policy
+from authmilter.ports import Journal, Missing, Resolver
+from authmilter.spf.result import SpfResult
+from authmilter.verdict import Step, Verdict
+
+__all__ = ["Budget", "Runtime", "Verification", "verify"]
+
+T = TypeVar("T")
+
+#: How often one method may be run again with more answers: an SPF tree is at most 10 terms deep, each with a
+#: record, exchanges and addresses; a tree walk has 8 names. Anything beyond is a fault of ours.
+_MAX_ROUNDS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """Seconds from the end of a message to its verdict (`message`), and the share SPF, DKIM and iprev may use
+    (`checks`); a question asked earlier has only its own limit, `question`.
+    """
+
+    message: float = 20.0
+    checks: float = 10.0
+    question: float = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """Everything a verification needs, frozen; a reload makes a new one.
+
+    `now` tells the time of arrival, `new_id` makes a message id (letters and digits), `methods` is the
+    table of checks, `digest` names the settings and policy it was built from.
+    """
+
+    policy: Policy
+    resolver: Resolver
+    journal: Journal
+    now: Callable[[], datetime]
+    new_id: Callable[[], MailId]
+    checks: CheckSettings = field(default_factory=CheckSettings)
+    headers: HeaderSettings
+    origins: OriginRules = field(default_factory=OriginRules)
+    budget: Budget = field(default_factory=Budget)
+    on_error: OnError = OnError.TEMPFAIL
+    methods: tuple[Method, ...] = METHODS
+    digest: str = ""
+
+
+class _Run:
+    """One method at work on one message: its share of the DNS, and its result once there is one."""
+
+    __slots__ = ("bug", "finished", "inquiry", "lookup", "method", "result", "runtime", "started", "task")
+
+    def __init__(self, method: Method, inquiry: Inquiry, runtime: Runtime) -> None:
+        self.method = method
+        self.inquiry = inquiry
+        self.runtime = runtime
+        self.lookup = BudgetLookup(runtime.resolver, questions=method.questions, hints=method.hints)
+        self.result: object = None
+        self.task: asyncio.Task[None] | None = None
+        self.bug = False
+        self.started = monotonic()
+        self.finished = 0.0
+
+    def start(self) -> None:
+        """Run the method as far as the answers at hand allow; what is missing is fetched in the background."""
+        missing = self._attempt(self.method.early)
+        if missing is not None:
+            self.task = asyncio.get_running_loop().create_task(self._settle(self.method.early, missing))
+
+    async def again(self, check: Callable[[Inquiry, BudgetLookup], object], deadline: Deadline) -> None:
+        """Run `check` with the answers so far and fetch what it still misses until `deadline`."""
+        await self.end(deadline)
+        missing = self._attempt(check)
+        if missing is not None:
+            self.task = asyncio.get_running_loop().create_task(self._settle(check, missing))
+            await self._wait(deadline)
+            if not self.finished:
+                self._cut(check)
+
+    async def end(self, deadline: Deadline) -> None:
+        """Wait for the result until `deadline`; then what has no answer is over this method's limit."""
+        if self.task is not None:
+            await self._wait(deadline)
+        if not self.finished:
+            self._cut(self.method.early)
+
+    def cancel(self) -> None:
+        """Stop; shared queries go on for whoever else waits for them."""
+        if self.task is not None:
+            self.task.cancel()
+
+    def step(self) -> Step:
+        """Return this method's line of the trace."""
+        elapsed = (self.finished or monotonic()) - self.started
+        return Step(
+            method=self.method.name,
+            elapsed_ms=round(elapsed * 1000.0, 3),
+            questions=self.lookup.asked,
+            remembered=self.lookup.remembered,
+            bug=self.bug,
+            limited=self.lookup.limited,
+        )
+
+    async def _wait(self, deadline: Deadline) -> None:
+        task = self.task
+        if task is not None and not task.done():
+            await asyncio.wait((task,), timeout=deadline.remaining)
+            if not task.done():
+                task.cancel()
+
+    def _cut(self, check: Callable[[Inquiry, BudgetLookup], object]) -> None:
+        self.lookup.close()
+        if self._attempt(check) is not None:  # a closed lookup never misses an answer
+            self._broken(RuntimeError(f"{self.method.name} still misses answers from a closed lookup"))
+
+    def _attempt(self, check: Callable[[Inquiry, BudgetLookup], object]) -> Missing | None:
+        self.finished = 0.0
+        try:
+            self.result = check(self.inquiry, self.lookup)
+        except Missing as missing:
+            return missing
+        except Exception as e:  # noqa: BLE001 - the guard of ARCHITECTURE.md section 5: a bug is a status of its own
+            self._broken(e)
+            return None
+        self.finished = monotonic()
+        return None
+
+    def _broken(self, error: Exception) -> None:
+        self.bug = True
+        self.result = self.method.broken(self.inquiry)
+        self.finished = monotonic()
+        self.runtime.journal.bug(f"method:{self.method.name}", error)
+
+    async def _settle(self, check: Callable[[Inquiry, BudgetLookup], object], missing: Missing) -> None:
+        for _ in range(_MAX_ROUNDS):
+            questions = missing.questions
+            for question, answer in zip(questions, await self._fetch(questions), strict=True):
+                self.lookup.give(question, answer)
+            again = self._attempt(check)
+            if again is None:
+                return
+            missing = again
+        self._cut(check)
+
+    async def _fetch(self, questions: tuple[Question, ...]) -> list[Answer]:
+        resolver = self.runtime.resolver
+        deadline = Deadline.after(self.runtime.budget.question)
+        if len(questions) == 1:
+            return [await resolver.fetch(questions[0], deadline)]
+        return list(await asyncio.gather(*(resolver.fetch(q, deadline) for q in questions)))
+
+
+class Verification:
+    """One message on its way from MAIL FROM to a verdict; made at MAIL, with the runtime of that moment.
+
+    Args:
+        runtime: the settings, policy and ports.
+        session: the SMTP session as known at MAIL.
+        listener: the door's name for the log (`inet:8891@127.0.0.1`, `cli`).
+        received_at: time of arrival; default: now.
+        mail_id: our id of the message; default: a new one.
+    """
+
+    __slots__ = (
+        "_body",
+        "_body_whole",
+        "_checked",
+        "_inquiry",
+        "_listener",
+        "_mail_id",
+        "_options",
+        "_origin",
+        "_origin_because",
+        "_queue_id",
+        "_recipients",
+        "_relay",
+        "_runs",
+        "_runtime",
+        "_session",
+        "_started",
+        "mail",
+    )
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        session: Session,
+        *,
+        listener: str = "",
+        received_at: datetime | None = None,
+        mail_id: MailId | None = None,
+    ) -> None:
+        self._runtime = runtime
+        self._session = session
+        self._listener = listener
+        self._mail_id = mail_id or runtime.new_id()
+        self._origin, self._origin_because, self._relay = runtime.origins.decide(session)
+        self._inquiry = Inquiry(runtime.checks, session, received_at or runtime.now())
+        self._checked = self._origin in {Origin.INTERNET, Origin.TRUSTED_RELAY}
+        self._runs: dict[str, _Run] = {}
+        self._recipients: list[Recipient] = []
+        self._options: tuple[str, ...] = ()
+        self._queue_id = ""
+        self._body: BodyHasher | None = None
+        self._body_whole = True
+        self._started = monotonic()
+        #: the mail as judged, once `verdict` has returned
+        self.mail: Mail | None = None
+
+    @property
+    def origin(self) -> Origin:
+        """Where the mail comes from."""
+        return self._origin
+
+    def queue_id(self, queue_id: str) -> None:
+        """Note the MTA's queue id (known late in Postfix); for the log only."""
+        self._queue_id = queue_id
+
+    def sender(self, mail_from: ReversePath, options: tuple[str, ...] = ()) -> None:
+        """Take the reverse-path and ESMTP options of MAIL; SPF and iprev start here."""
+        self._inquiry.mail_from = mail_from
+        self._options = options
+        if self._checked and self._relay is None:
+            self._start(Stage.MAIL)
+
+    def recipient(self, rcpt: Recipient) -> None:
+        """Take one RCPT."""
+        self._recipients.append(rcpt)
+
+    def headers(self, message: Message) -> bool:
+        """Take the header block; DMARC and DKIM start here. True if the body is needed."""
+        inquiry = self._inquiry
+        inquiry.message = message
+        if not self._checked:
+            self._body = BodyHasher(frozenset())
+            return False
+        if self._relay is not None:
+            self._through_relay(self._relay, message)
+        inquiry.signatures = read_signatures(message, inquiry.settings.dkim)
+        mail_from = inquiry.mail_from
+        if isinstance(mail_from, Address):
+            inquiry.spf_candidate = mail_from.domain
+        elif isinstance(mail_from, NullPath) and isinstance(inquiry.session.helo, Domain):
+            inquiry.spf_candidate = inquiry.session.helo  # RFC 7208 §2.4: postmaster@HELO
+        needs = body_needs(inquiry.signatures)
+        self._body = BodyHasher(needs)
+        self._start(Stage.HEADERS)
+        return bool(needs)
+
+    def body(self, chunk: bytes) -> bool:
+        """Take a piece of the body. True while more is wanted."""
+        if self._body is not None:
+            self._body.update(chunk)
+        return True
+
+    def body_cut(self) -> None:
+        """Say that the rest of the body will not come: signatures over it stay unchecked."""
+        self._body_whole = False
+
+    def cancel(self) -> None:
+        """Stop all work: the message will not be finished. Harmless at any time, any number of times."""
+        for run in self._runs.values():
+            run.cancel()
+
+    async def verdict(self, deadline: Deadline | None = None) -> Verdict:
+        """Return the verdict, within the message's budget or `deadline`, whichever is earlier. Total.
+
+        Waits only for answers that are not at hand.
+        """
+        runtime, budget = self._runtime, self._runtime.budget
+        ended = monotonic()
+        whole = Deadline(ended + budget.message)
+        if deadline is not None and deadline.at < whole.at:
+            whole = deadline
+        try:
+            evidence = await self._evidence(whole)
+            mail = self._finish()
+            decision = self._guarded(
+                "policy", lambda: decide.judge(mail, evidence, runtime.policy, runtime.on_error)
+            )
+            if decision is None:
+                decision = decide.on_error_decision(runtime.policy, runtime.on_error, "policy", mail)
+            plan = self._guarded(
+                "headers", lambda: header_edits.plan(mail, evidence, decision, runtime.headers)
+            )
+        finally:
+            self.cancel()
+        if plan is None:
+            # Without a plan forged headers could stay in the mail: it must not be delivered as it is.
+            decision = decide.on_error_decision(runtime.policy, runtime.on_error, "headers", mail)
+            plan = Plan(edits=(), authentication_results="")
+        verdict = Verdict(
+            mail_id=mail.id,
+            origin=mail.origin,
+            origin_because=mail.origin_because,
+            evidence=evidence,
+            decision=decision,
+            edits=plan.edits,
+            authentication_results=plan.authentication_results,
+            trace=tuple(run.step() for run in self._runs.values()),
+            elapsed_ms=round((monotonic() - ended) * 1000.0, 3),
+        )
+        runtime.journal.record(mail, verdict, queue_id=self._queue_id, listener=self._listener)
+        return verdict
+
+    def _start(self, stage: Stage) -> None:
+        for method in self._runtime.methods:
+            if method.stage is stage and self._applies(method):
+                run = self._runs[method.name] = _Run(method, self._inquiry, self._runtime)
+                run.start()
+
+    def _applies(self, method: Method) -> bool:
+        if method.stage is Stage.MAIL:
+            # A client that is not known was not asked about, which is not a failure (RFC 7208 §2.5).
+            return self._inquiry.session.client_ip is not None
+        return True
+
+    def _through_relay(self, relay: Relay, message: Message) -> None:
+        received = message.fields("received")
+        client = (
+            relayed_client(received[0].value, relay.received_by) if received and relay.received_by else None
+        )
+        if client is None:
+            self._session = replace(self._session, client_ip=None)
+            self._origin_because += "; its Received field names no client, so SPF and iprev are not asked"
+        else:
+            self._session = replace(self._session, client_ip=client.ip, helo=client.helo)
+            self._origin_because += "; client taken from its Received field"
+        self._inquiry.session = self._session
+        self._start(Stage.MAIL)
+
+    async def _evidence(self, whole: Deadline) -> Evidence:
+        runs, inquiry = self._runs, self._inquiry
+        if not runs:
+            return Evidence()
+        checks = whole.or_after(self._runtime.budget.checks)
+        for name in ("iprev", "spf_helo", "spf", "dkim"):
+            if name in runs:
+                await runs[name].end(checks)
+        spf = _result(runs, "spf")
+        inquiry.spf = cast("SpfResult | None", spf)
+        dkim = self._dkim()
+        dmarc: DmarcResult | None = None
+        if "dmarc" in runs:
+            inquiry.dkim = dkim or ()
+            await runs["dmarc"].again(pipeline.dmarc, whole)
+            dmarc = cast("DmarcResult", runs["dmarc"].result)
+        return Evidence(
+            iprev=cast("IprevResult | None", _result(runs, "iprev")),
+            spf_helo=cast("SpfResult | None", _result(runs, "spf_helo")),
+            spf=inquiry.spf,
+            dkim=dkim,
+            dmarc=dmarc,
+        )
+
+    def _dkim(self) -> tuple[DkimResult, ...] | None:
+        run = self._runs.get("dkim")
+        if run is None:
+            return None
+        if run.bug:
+            return cast("tuple[DkimResult, ...]", run.result)
+        outcomes = cast("tuple[HeaderOutcome, ...]", run.result)
+        body = self._body
+        digests = body.finish() if body is not None and self._body_whole else None
+        limits = self._inquiry.settings.dkim
+        results = self._guarded("dkim", lambda: pipeline.dkim_results(outcomes, digests, limits))
+        if results is None:
+            run.bug = True
+            return cast("tuple[DkimResult, ...]", run.method.broken(self._inquiry))
+        return results
+
+    def _finish(self) -> Mail:
+        inquiry = self._inquiry
+        facts = self._body.facts() if self._body is not None else BodyHasher(frozenset()).facts()
+        self.mail = Mail(
+            id=self._mail_id,
+            session=self._session,
+            envelope=Envelope(
+                mail_from=inquiry.mail_from, rcpt_to=tuple(self._recipients), mail_options=self._options
+            ),
+            message=inquiry.message,
+            received_at=inquiry.received_at,
+            body=facts,
+            origin=self._origin,
+            origin_because=self._origin_because,
+        )
+        return self.mail
+
+    def _guarded(self, where: str, work: Callable[[], T]) -> T | None:
+        try:
+            return work()
+        except Exception as e:  # noqa: BLE001 - the guard of ARCHITECTURE.md section 5
+            self._runtime.journal.bug(where, e)
+            return None
+
+
+def _result(runs: dict[str, _Run], name: str) -> object:
+    run = runs.get(name)
+    return None if run is None else run.result
+
+
+async def verify(
+    raw: bytes,
+    runtime: Runtime,
+    *,
+    session: Session,
+    envelope: Envelope | None = None,
+    received_at: datetime | None = None,
+    mail_id: MailId | None = None,
+    listener: str = "library",
+    deadline: Deadline | None = None,
+) -> tuple[Mail, Verdict]:
+    """Judge one whole message, as it was received (CRLF line ends), and return it with its verdict. Total."""
+    verification = Verification(runtime, session, listener=listener, received_at=received_at, mail_id=mail_id)
+    asked = envelope or Envelope(mail_from=NullPath())
+    verification.sender(asked.mail_from, asked.mail_options)
+    for rcpt in asked.rcpt_to:
+        verification.recipient(rcpt)
+    message, start = Message.parse(raw)
+    verification.headers(message)
+    verification.body(raw[start:])
+    verdict = await verification.verdict(deadline)
+    assert verification.mail is not None  # set by verdict
+    return verification.mail, verdict

@@ -1,0 +1,446 @@
+"""The milter engine on an asyncio loop: sockets on one side, `MilterSession` on the other.
+
+One `MilterServer` for one loop. What one read brings is handled in one pass and answered with one write; a verdict
+that needs not wait is given in that same pass, without a task. Memory is bounded for each connection by one unfinished
+packet and the replies the MTA has not read yet (reading stops while those pile up), and by `max_sessions` for all.
+
+How it fails: a peer that breaks the protocol, is silent for `idle_timeout`, or takes longer than `header_timeout` for a
+header is closed and counted, and its verification cancelled. A verdict that takes longer than `verdict_timeout` is
+a bug, and answered with the session's `on_error`. Nothing that one connection does ends another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import sys
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from dataclasses import dataclass
+from types import coroutine
+from typing import Any, cast
+
+from authmilter.milter.protocol import (
+    DEFAULT_MAX_PACKET,
+    Decoder,
+    RemoteProtocolError,
+    Reply,
+    Verb,
+)
+from authmilter.milter.session import MilterSession, Pending, Phase
+from authmilter.milter.sockets import DEFAULT_BACKLOG
+
+__all__ = ["Counters", "Drained", "MilterServer", "NativeSettings", "serve"]
+
+#: From Python 3.13 on a closed server removes its unix socket's path, which other processes still serve.
+_KEEP_PATH: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NativeSettings:
+    """Limits of the engine; times in seconds.
+
+    `max_sessions`: connections open at a time; more wait to be accepted. `idle_timeout`: how long a connection may
+    say nothing (an SMTP client may, for as long as the MTA lets it). `header_timeout`: from the first header field to
+    the last. `progress`: how often the MTA is told that a verdict is still coming. `verdict_timeout`: how long that
+    goes on. `sweep`: how often connections that are over their time are looked for. `backlog`: how many connections may wait to be accepted (the same number as where the socket was opened).
+    `max_packet`: the largest packet in octets. `write_limit`: octets of unread replies at which reading stops.
+    """
+
+    max_sessions: int = 1000
+    idle_timeout: float = 7200.0
+    header_timeout: float = 300.0
+    progress: float = 3.0
+    verdict_timeout: float = 120.0
+    sweep: float = 1.0
+    backlog: int = DEFAULT_BACKLOG
+    max_packet: int = DEFAULT_MAX_PACKET
+    write_limit: int = 64 * 1024
+
+
+@dataclass(slots=True, kw_only=True)
+class Counters:
+    """What a server has done since it started."""
+
+    accepted: int = 0
+    messages: int = 0
+    protocol_errors: int = 0
+    idle_closed: int = 0
+    header_timeouts: int = 0
+    verdict_timeouts: int = 0
+    paused: int = 0
+    cut: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drained:
+    """How a drain ended: connections that ended by themselves, were closed between two messages, or were cut in one."""
+
+    finished: int
+    closed: int
+    cut: int
+
+
+@coroutine
+def _resumed(
+    answer: Coroutine[Any, Any, tuple[Reply, ...]], first: Any
+) -> Generator[Any, Any, tuple[Reply, ...]]:
+    """Go on with a coroutine that was started by hand and gave `first` to wait for, now as a task's."""
+    waited_for = first
+    while True:
+        try:
+            sent = yield waited_for
+        except BaseException as e:  # noqa: BLE001 - all of it, cancellation too, belongs to the coroutine
+            error: BaseException | None = e
+        else:
+            error = None
+        try:
+            waited_for = answer.send(sent) if error is None else answer.throw(error)
+        except StopIteration as done:
+            replies: tuple[Reply, ...] = done.value
+            return replies
+
+
+class _Connection(asyncio.Protocol):
+    """One connection from an MTA."""
+
+    __slots__ = (
+        "_decoder",
+        "_loop",
+        "_phase",
+        "_server",
+        "_session",
+        "_task",
+        "_timer",
+        "_transport",
+        "judged_since",
+        "last",
+        "phase_since",
+    )
+
+    def __init__(self, server: MilterServer, session: MilterSession) -> None:
+        self._server = server
+        self._loop = server.loop
+        self._session = session
+        self._decoder = Decoder(server.settings.max_packet)
+        self._transport: asyncio.Transport | None = None
+        self._task: asyncio.Task[tuple[Reply, ...]] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._phase = Phase.NEW
+        self.last = self.phase_since = self.judged_since = self._loop.time()
+
+    # -- what the loop calls -----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by their class
+        self._transport.set_write_buffer_limits(self._server.settings.write_limit)
+        self._server.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        self.last = self._loop.time()
+        error: RemoteProtocolError | None = None
+        try:
+            events: Sequence[Any] = self._decoder.feed(data)
+        except RemoteProtocolError as e:
+            events, error = e.events, e
+        out: list[bytes] = []
+        handle = self._session.handle
+        try:
+            for event in events:
+                reply = handle(event)
+                if reply is None:
+                    if self._task is not None:
+                        self._forget_task()  # the MTA gave up before it had its verdict
+                elif isinstance(reply, Pending):
+                    self._judge(out)
+                else:
+                    out.append(reply.wire)
+        except RemoteProtocolError as e:
+            error = e
+        if out:
+            self._write(b"".join(out))
+        phase = self._session.phase
+        if phase is not self._phase:
+            self._phase = phase
+            self.phase_since = self.last
+        if error is not None:
+            self._server.counters.protocol_errors += 1
+            self._server.note("milter_protocol_error", f"{self._session.listener}: {error}")
+            self.close()
+        elif phase is Phase.CLOSED or (self._server.closing and self.between_messages):
+            self.close()
+
+    def eof_received(self) -> bool:
+        return False  # the transport closes itself; connection_lost follows
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._transport = None
+        self._forget_task()
+        self._session.lost()
+        self._server.gone(self)
+
+    def pause_writing(self) -> None:
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    # -- what the server calls ---------------------------------------------------------------------------------
+
+    @property
+    def between_messages(self) -> bool:
+        """True where closing costs no message."""
+        return self._session.between_messages
+
+    def close(self) -> None:
+        """Close after what was written is gone; the session ends at once."""
+        self._forget_task()
+        self._session.lost()
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._forget_task()
+        self._session.lost()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def overdue(self, now: float) -> str:
+        """Say which limit this connection is over: the name of its counter, or nothing."""
+        if self._task is not None:
+            return ""  # its own timer watches the verdict
+        settings = self._server.settings
+        if self._phase is Phase.HEADERS and now - self.phase_since > settings.header_timeout:
+            return "header_timeouts"
+        return "idle_closed" if now - self.last > settings.idle_timeout else ""
+
+    # -- the verdict -------------------------------------------------------------------------------------------
+
+    def _judge(self, out: list[bytes]) -> None:
+        """Give the verdict now if that needs no waiting, else leave it to a task."""
+        self._server.counters.messages += 1
+        answer = self._session.answer()
+        try:
+            waits_for = answer.send(None)
+        except StopIteration as done:
+            out.extend(reply.wire for reply in done.value)
+            return
+        settings = self._server.settings
+        self.judged_since = self._loop.time()
+        self._task = self._loop.create_task(_resumed(answer, waits_for))
+        self._task.add_done_callback(self._judged)
+        self._timer = self._loop.call_later(settings.progress, self._still_judging)
+
+    def _still_judging(self) -> None:
+        settings = self._server.settings
+        waited = self._loop.time() - self.judged_since
+        if waited >= settings.verdict_timeout:
+            self._server.counters.verdict_timeouts += 1
+            self._forget_task()
+            self._finish(self._session.failed(TimeoutError(f"no verdict after {waited:.0f} seconds")))
+            return
+        self._write(Verb.PROGRESS.wire)
+        self._timer = self._loop.call_later(settings.progress, self._still_judging)
+
+    def _judged(self, task: asyncio.Task[tuple[Reply, ...]]) -> None:
+        if task is not self._task:
+            return  # given up in the meantime
+        self._task = None
+        self._forget_task()
+        if task.cancelled():
+            self._finish(
+                self._session.failed(asyncio.CancelledError("the verdict was cancelled from within"))
+            )
+        else:
+            self._finish(task.result())
+
+    def _finish(self, replies: tuple[Reply, ...]) -> None:
+        self._phase = self._session.phase
+        self.last = self.phase_since = self._loop.time()
+        self._write(b"".join([reply.wire for reply in replies]))
+        if self._server.closing:
+            self.close()
+
+    def _forget_task(self) -> None:
+        task, self._task = self._task, None
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+        if task is not None:
+            task.cancel()
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+
+class MilterServer:
+    """The connections of one worker; made by `serve`."""
+
+    def __init__(
+        self,
+        listeners: Sequence[tuple[str, socket.socket]],
+        session_factory: Callable[[str], MilterSession],
+        settings: NativeSettings,
+        note: Callable[[str, str], None],
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.settings = settings
+        self.note = note
+        self.counters = Counters()
+        #: True once connections are to be closed between messages
+        self.closing = False
+        self._factory = session_factory
+        self._listeners = tuple(listeners)
+        self._servers: list[asyncio.Server] = []
+        self._connections: set[_Connection] = set()
+        self._accepting = False
+        self._wanted = True
+        self._changing: asyncio.Task[None] | None = None
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._sweeper = self.loop.call_later(self.settings.sweep, self._sweep)
+
+    @property
+    def open_sessions(self) -> int:
+        """How many connections are open."""
+        return len(self._connections)
+
+    async def start(self) -> None:
+        """Begin to accept on all listeners.
+
+        Raises:
+            OSError: a socket that cannot be listened on.
+        """
+        self._accepting = True
+        backlog = self.settings.backlog
+        for name, sock in self._listeners:
+            # A duplicate, so that accepting can stop and begin again: closing a server closes its socket.
+            ours = sock.dup()
+            ours.setblocking(False)
+            make = self._maker(name)
+            if sock.family == socket.AF_UNIX:
+                server = await self.loop.create_unix_server(make, sock=ours, backlog=backlog, **_KEEP_PATH)
+            else:
+                server = await self.loop.create_server(make, sock=ours, backlog=backlog)
+            self._servers.append(server)
+
+    async def adopt(self, sock: socket.socket, listener: str) -> None:
+        """Take over a connection that another process accepted.
+
+        Raises:
+            OSError: the descriptor is no connected stream socket.
+        """
+        await self.loop.connect_accepted_socket(self._maker(listener), sock)
+
+    def stop_accepting(self) -> None:
+        """Accept nothing more; what is open goes on."""
+        self._wanted = False
+        self._pause()
+
+    async def drain(self, seconds: float, *, grace: float = 60.0) -> Drained:
+        """Accept nothing more and let open connections end by themselves for `seconds`; then close them between two
+        messages, and after `grace` more seconds in whatever they are at.
+        """
+        self.stop_accepting()
+        at_first = self.open_sessions
+        await self._wait_empty(seconds)
+        self.closing = True
+        closed = 0
+        for connection in tuple(self._connections):
+            if connection.between_messages:
+                closed += 1
+                connection.close()
+        in_message = self.open_sessions - closed
+        await self._wait_empty(grace)
+        cut = self.open_sessions
+        self.counters.cut += cut
+        await self.close()
+        return Drained(finished=at_first - closed - in_message, closed=closed + in_message - cut, cut=cut)
+
+    async def close(self) -> None:
+        """Close everything now."""
+        self.closing = True
+        self.stop_accepting()
+        self._sweeper.cancel()
+        if self._changing is not None:
+            self._changing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._changing
+        for connection in tuple(self._connections):
+            connection.abort()
+        await self._wait_empty(1.0)
+
+    # -- what a connection calls -------------------------------------------------------------------------------
+
+    def opened(self, connection: _Connection) -> None:
+        """Count a new connection; stop accepting at the limit."""
+        self.counters.accepted += 1
+        self._connections.add(connection)
+        self._empty.clear()
+        if self.closing:
+            connection.close()
+        elif self._accepting and len(self._connections) >= self.settings.max_sessions:
+            self.counters.paused += 1
+            self._pause()
+
+    def gone(self, connection: _Connection) -> None:
+        """Forget a connection; accept again below the limit."""
+        self._connections.discard(connection)
+        if not self._connections:
+            self._empty.set()
+        if self._wanted and not self._accepting and len(self._connections) < self.settings.max_sessions:
+            self._accepting = True
+            self._changing = self.loop.create_task(self.start())
+
+    # -- inside ------------------------------------------------------------------------------------------------
+
+    def _maker(self, listener: str) -> Callable[[], _Connection]:
+        return lambda: _Connection(self, self._factory(listener))
+
+    def _pause(self) -> None:
+        self._accepting = False
+        servers, self._servers = self._servers, []
+        for server in servers:
+            server.close()
+
+    async def _wait_empty(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._empty.wait(), max(0.0, seconds))
+
+    def _sweep(self) -> None:
+        now = self.loop.time()
+        for connection in tuple(self._connections):
+            counter = connection.overdue(now)
+            if counter:
+                setattr(self.counters, counter, getattr(self.counters, counter) + 1)
+                connection.abort()
+        self._sweeper = self.loop.call_later(self.settings.sweep, self._sweep)
+
+
+async def serve(
+    listeners: Sequence[tuple[str, socket.socket]],
+    session_factory: Callable[[str], MilterSession],
+    settings: NativeSettings | None = None,
+    *,
+    note: Callable[[str, str], None] = lambda _name, _sentence: None,
+) -> MilterServer:
+    """Serve milter connections on the running loop, and return the server at once.
+
+    Args:
+        listeners: name and listening stream socket of each; the sockets stay the caller's, who may close them
+            after the server has stopped. None at all is fine where connections are only adopted.
+        session_factory: makes the session of a connection, given the listener's name.
+        settings: the limits.
+        note: told of what an administrator should know (a short name, the sentence).
+
+    Raises:
+        OSError: a socket that cannot be listened on.
+    """
+    server = MilterServer(listeners, session_factory, settings or NativeSettings(), note)
+    await server.start()
+    return server

@@ -1,0 +1,705 @@
+"""One milter connection, without any I/O: events in, replies out, and a verification driven in between.
+
+How a conversation goes
+-----------------------
+The MTA opens a connection for (mostly) one SMTP session, both sides agree on what they can do, and the MTA reports
+the client (CONNECT), its HELO, and then one message after the other: MAIL, RCPT (several), DATA, header fields, the
+end of the header, body chunks, the end of the message. Only that last one is ever answered with more than "go on":
+one reply decides about the whole message, with its edits before it. Before each command the MTA may send macros,
+which belong to that command. At any point ABORT ends the message (RSET, a refused recipient, a lost client), QUIT
+ends the connection, and QUIT_NC ends the client, with another one to follow on the same connection.
+
+Rules of the machine
+--------------------
+1. `TRANSITIONS` says for each phase which events may come and which phase follows. An event that is not there is
+   a fault of the MTA (`RemoteProtocolError`): an answer could be taken for another command's, so the connection is
+   closed and the MTA falls back on its own default action. libmilter ignores such events; then both sides wait.
+2. HELO and MAIL inside a message begin anew: what was open is aborted first. Postfix does send EHLO before its ABORT.
+3. A message needs no RCPT, DATA or end of headers to be judged: old MTAs do not send all of them.
+4. While the verdict is awaited (JUDGING) the MTA waits too: only ABORT, QUIT and QUIT_NC may come.
+5. Macros belong to the next command of their kind and to no later one, so that nobody inherits the
+   authentication of a message before. HELO's and CONNECT's stay until the next HELO and CONNECT.
+6. An exception in here or in the verification breaks the message, never the session: it is told to `bug`, and the end
+   of the message is answered with `on_error`.
+
+How it fails: `handle` raises `RemoteProtocolError` and nothing else; `answer`, `conclude` and `lost` raise nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from types import MappingProxyType
+from typing import Any, ClassVar, Final, Protocol
+
+from authmilter.mail import Session, TlsInfo
+from authmilter.message import MAX_FIELDS, MAX_HEADER_OCTETS, Message
+from authmilter.milter.protocol import (
+    Abilities,
+    Abort,
+    Body,
+    ChangeField,
+    Connect,
+    Data,
+    EndOfHeaders,
+    EndOfMessage,
+    Event,
+    Family,
+    Header,
+    Helo,
+    InsertField,
+    Lack,
+    Macros,
+    Mail,
+    Negotiate,
+    QuarantineMessage,
+    Quit,
+    QuitNew,
+    Rcpt,
+    RemoteProtocolError,
+    Reply,
+    ReplyCode,
+    Stage,
+    Unknown,
+    Verb,
+    negotiate,
+)
+from authmilter.names import (
+    Domain,
+    IPAddress,
+    Recipient,
+    ReversePath,
+    parse_helo,
+    parse_ip,
+    parse_recipient,
+    parse_reverse_path,
+)
+from authmilter.names import Helo as HeloName
+from authmilter.verdict import (
+    ChangeHeader,
+    DeleteHeader,
+    Disposition,
+    InsertHeader,
+    Quarantine,
+    SmtpReply,
+    Verdict,
+)
+
+__all__ = [
+    "PENDING",
+    "TRANSITIONS",
+    "MilterSession",
+    "Pending",
+    "Phase",
+    "SessionFactory",
+    "SessionSettings",
+    "Verification",
+    "translate",
+]
+
+
+class Phase(StrEnum):
+    """Where a connection stands."""
+
+    #: nothing was said yet
+    NEW = "new"
+    #: agreed on the protocol; no SMTP client
+    IDLE = "idle"
+    #: an SMTP client, no message
+    CLIENT = "client"
+    #: MAIL was seen, RCPT may have been
+    ENVELOPE = "envelope"
+    #: DATA or a header field was seen
+    HEADERS = "headers"
+    #: the header is complete
+    BODY = "body"
+    #: the message is complete, its verdict awaited
+    JUDGING = "judging"
+    #: over
+    CLOSED = "closed"
+
+
+_ANEW: Final[dict[type, Phase]] = {
+    Helo: Phase.CLIENT,
+    Mail: Phase.ENVELOPE,
+    Abort: Phase.CLIENT,
+    QuitNew: Phase.IDLE,
+    Quit: Phase.CLOSED,
+}
+
+#: Which events may come in which phase, and the phase after them.
+TRANSITIONS: Final[Mapping[Phase, Mapping[type, Phase]]] = MappingProxyType(
+    {
+        Phase.NEW: {Negotiate: Phase.IDLE, Quit: Phase.CLOSED},
+        Phase.IDLE: {
+            Macros: Phase.IDLE,
+            Connect: Phase.CLIENT,
+            Unknown: Phase.IDLE,
+            Abort: Phase.IDLE,
+            QuitNew: Phase.IDLE,
+            Quit: Phase.CLOSED,
+        },
+        Phase.CLIENT: {**_ANEW, Macros: Phase.CLIENT, Unknown: Phase.CLIENT},
+        Phase.ENVELOPE: {
+            **_ANEW,
+            Macros: Phase.ENVELOPE,
+            Unknown: Phase.ENVELOPE,
+            Rcpt: Phase.ENVELOPE,
+            Data: Phase.HEADERS,
+            Header: Phase.HEADERS,
+            EndOfHeaders: Phase.BODY,
+            Body: Phase.BODY,
+            EndOfMessage: Phase.JUDGING,
+        },
+        Phase.HEADERS: {
+            **_ANEW,
+            Macros: Phase.HEADERS,
+            Header: Phase.HEADERS,
+            EndOfHeaders: Phase.BODY,
+            Body: Phase.BODY,
+            EndOfMessage: Phase.JUDGING,
+        },
+        Phase.BODY: {
+            **_ANEW,
+            Macros: Phase.BODY,
+            Body: Phase.BODY,
+            EndOfMessage: Phase.JUDGING,
+        },
+        Phase.JUDGING: {Abort: Phase.CLIENT, QuitNew: Phase.IDLE, Quit: Phase.CLOSED},
+        Phase.CLOSED: {},
+    }
+)
+
+
+class Pending(Enum):
+    """What `handle` returns at the end of a message: await `answer`, then send what it returns."""
+
+    PENDING = "pending"
+
+
+PENDING: Final = Pending.PENDING
+
+
+class Verification(Protocol):
+    """One message on its way to a verdict; the calls come in this order, `cancel` at any time."""
+
+    def queue_id(self, queue_id: str, /) -> None:
+        """Take the MTA's queue id, as soon as it is known (with Postfix after MAIL)."""
+
+    def sender(self, mail_from: ReversePath, options: tuple[str, ...], /) -> None:
+        """Take the reverse-path and the ESMTP arguments of MAIL."""
+
+    def recipient(self, rcpt: Recipient, /) -> None:
+        """Take one recipient."""
+
+    def headers(self, message: Message, /) -> bool:
+        """Take the header; True if the body is wanted."""
+
+    def body(self, chunk: bytes, /) -> bool:
+        """Take a piece of the body; True if more is wanted."""
+
+    def body_cut(self) -> None:
+        """Learn that the body is longer than what will be given."""
+
+    async def verdict(self) -> Verdict:
+        """Judge the message.
+
+        The first step may run outside any task: what needs the current task (`asyncio.timeout`, a task group) may
+        stand only after the first suspension. `asyncio.wait` and `gather` are fine from the start.
+        """
+
+    def cancel(self) -> None:
+        """Stop: no verdict is wanted any more. Idempotent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSettings:
+    """What an administrator may set of a session.
+
+    `body_cap`: octets of a body that are looked at; None: all of it (then bodies come without replies, which is
+    faster, and cannot be ended early). `max_recipients`: how many are kept of one message. `on_error`: TEMPFAIL or ACCEPT, the answer to a message
+    that an error of ours broke.
+    """
+
+    body_cap: int | None = None
+    max_recipients: int = 1000
+    on_error: Disposition = Disposition.TEMPFAIL
+
+    def __post_init__(self) -> None:
+        if self.on_error not in {Disposition.TEMPFAIL, Disposition.ACCEPT}:
+            raise ValueError("on_error is tempfail or accept")
+        if self.body_cap is not None and self.body_cap < 0:
+            raise ValueError("body_cap is a number of octets, or none")
+
+
+#: RFC 3463 §3.4 X.3.0 with RFC 5321 §4.2.3 451: our fault, not the sender's; nothing of the error is told.
+_ERROR_REPLY = ReplyCode(451, "4.3.0", ("Internal error, please try again later",))
+_REJECT_REPLY = SmtpReply(code=550, enhanced="5.7.1", text="Message refused")
+_TEMPFAIL_REPLY = SmtpReply(
+    code=451, enhanced="4.7.1", text="Message not accepted now, please try again later"
+)
+
+#: RFC 5321 §4.5.3.1.5: a reply line has at most 512 octets with its code and CRLF; longer texts are sent as several lines.
+_MAX_REPLY_LINE = 400
+_MAX_REPLY_LINES = 5
+
+#: A quarantine reason stands in a line of the MTA's log and queue file.
+_MAX_REASON = 200
+
+
+def _reply(reply: SmtpReply) -> ReplyCode:
+    """Return an SMTP reply for the wire: printable, with lines that fit, and classes that agree."""
+    text = "".join(c if " " <= c <= "~" else "?" for c in reply.text)
+    lines: list[str] = []
+    while text and len(lines) < _MAX_REPLY_LINES:
+        if len(text) <= _MAX_REPLY_LINE:
+            lines.append(text)
+            break
+        at = text.rfind(" ", 1, _MAX_REPLY_LINE + 1)
+        cut = at if at > 0 else _MAX_REPLY_LINE
+        lines.append(text[:cut])
+        text = text[cut:].lstrip(" ")
+    enhanced = reply.enhanced
+    if enhanced[:2] != f"{reply.code // 100}.":
+        enhanced = f"{reply.code // 100}.7.1"  # Postfix takes a disagreeing class for a broken milter
+    return ReplyCode(reply.code, enhanced, tuple(lines) or ("Refused",))
+
+
+def _wire_value(value: bytes, *, leading_space: bool) -> bytes:
+    """Return a header value for the wire: folds as LF, and the space after the colon where it is ours to give."""
+    value = value.replace(b"\r\n", b"\n")
+    if leading_space:
+        return value if value.startswith((b" ", b"\t")) else b" " + value
+    return value.removeprefix(b" ")  # the MTA puts one there
+
+
+def translate(verdict: Verdict, abilities: Abilities) -> tuple[tuple[Reply, ...], tuple[Lack, ...]]:
+    """Return a verdict as replies (the edits, then the one that decides), and what could not be done.
+
+    Edits go with messages that are delivered or held, in this order: values first, deletions from the highest
+    number down, insertions as listed; so that each number still means what it meant in the message as received.
+
+    Raises:
+        LocalProtocolError: an edit or reply that must not be sent.
+    """
+    decision = verdict.decision
+    disposition = decision.disposition
+    if disposition is Disposition.REJECT:
+        return (_reply(decision.reply or _REJECT_REPLY),), ()
+    if disposition is Disposition.TEMPFAIL:
+        reply = decision.reply or _TEMPFAIL_REPLY
+        if decision.ends_session and reply.code != 421:
+            reply = SmtpReply(code=421, enhanced=reply.enhanced, text=reply.text)  # RFC 5321 §3.8
+        return (_reply(reply),), ()
+    if disposition is Disposition.DISCARD:
+        return (Verb.DISCARD,), ()
+    changes: list[ChangeField] = []
+    deletions: list[ChangeField] = []
+    insertions: list[InsertField] = []
+    held: list[QuarantineMessage] = []
+    space = abilities.leading_space
+    for edit in verdict.edits:
+        if isinstance(edit, InsertHeader):
+            insertions.append(InsertField(edit.at, edit.name, _wire_value(edit.value, leading_space=space)))
+        elif isinstance(edit, DeleteHeader):
+            deletions.append(ChangeField(edit.nth, edit.name, b""))
+        elif isinstance(edit, ChangeHeader):
+            changes.append(ChangeField(edit.nth, edit.name, _wire_value(edit.value, leading_space=space)))
+        else:
+            held.append(_quarantine(edit))
+    deletions.sort(key=lambda d: d.nth, reverse=True)
+    lacks: list[Lack] = []
+    if not abilities.can_change and (changes or deletions):
+        lacks.append(Lack.CHANGE_HEADERS)
+        changes, deletions = [], []
+    if not abilities.can_add and insertions:
+        lacks.append(Lack.ADD_HEADERS)
+        insertions = []
+    if not abilities.can_quarantine and held:
+        lacks.append(Lack.QUARANTINE)
+        held = []
+    return (*changes, *deletions, *insertions, *held, Verb.ACCEPT), tuple(lacks)
+
+
+def _quarantine(edit: Quarantine) -> QuarantineMessage:
+    reason = "".join(c if " " <= c <= "~" else "?" for c in edit.reason[:_MAX_REASON])
+    return QuarantineMessage(reason or "held by policy")
+
+
+class SessionFactory:
+    """Makes the sessions of a service, and tells each lack of its MTAs once.
+
+    Args:
+        begin: makes the verification of one message, at MAIL: called with the SMTP session and the listener's name.
+        bug: told of every unforeseen exception (where, the exception).
+        note: told of what an administrator should know (a short name, the sentence).
+        settings: see there.
+    """
+
+    def __init__(
+        self,
+        begin: Callable[[Session, str], Verification],
+        *,
+        bug: Callable[[str, BaseException], None],
+        note: Callable[[str, str], None],
+        settings: SessionSettings | None = None,
+    ) -> None:
+        self.begin = begin
+        self.bug = bug
+        self.note = note
+        self.settings = settings or SessionSettings()
+        self._told: set[tuple[str, Lack]] = set()
+
+    def __call__(self, listener: str) -> MilterSession:
+        """Return the session of a new connection to `listener`."""
+        return MilterSession(self, listener)
+
+    def lacking(self, listener: str, missing: tuple[Lack, ...]) -> None:
+        """Note what an MTA does not offer, once for each listener."""
+        for lack in missing:
+            if (listener, lack) not in self._told:
+                self._told.add((listener, lack))  # bounded: listeners times lacks
+                self.note(f"milter_lacks_{lack.name.lower()}", f"{listener}: {lack}")
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+_NO_MACROS: Final[Mapping[bytes, bytes]] = MappingProxyType({})
+
+_ADDRESSES = frozenset((Family.INET, Family.INET6))
+
+#: Whose macros make up a session; a later one's value counts.
+_STAGES = (Stage.CONNECT, Stage.HELO, Stage.MAIL)
+
+
+class MilterSession:
+    """The state of one connection. Feed `handle`; when it says `PENDING`, await `answer`."""
+
+    __slots__ = (
+        "_answers",
+        "_body_octets",
+        "_client_ip",
+        "_client_name",
+        "_factory",
+        "_fields",
+        "_header_octets",
+        "_helo",
+        "_macros",
+        "_next_macros",
+        "_queue_id",
+        "_recipients",
+        "_row",
+        "_verification",
+        "_wants_body",
+        "abilities",
+        "listener",
+        "phase",
+    )
+
+    def __init__(self, factory: SessionFactory, listener: str) -> None:
+        self._factory = factory
+        self.listener = listener
+        self.phase = Phase.NEW
+        self.abilities = Abilities()
+        self._row = TRANSITIONS[Phase.NEW]
+        self._answers: Mapping[type, Verb] = {}
+        # of the SMTP client
+        self._client_ip: IPAddress | None = None
+        self._client_name = ""
+        self._helo: HeloName | None = None
+        self._macros: dict[Stage, Mapping[bytes, bytes]] = {}
+        self._next_macros: dict[Stage, Mapping[bytes, bytes]] = {}
+        # of the message
+        self._verification: Verification | None = None
+        self._fields: list[tuple[bytes, bytes]] | None = None
+        self._header_octets = 0
+        self._recipients = 0
+        self._wants_body = True
+        self._body_octets = 0
+        self._queue_id = b""
+
+    # -- what an engine calls --------------------------------------------------------------------------------
+
+    def handle(self, event: Event) -> Reply | Pending | None:
+        """Take one event; return the reply to send, `PENDING`, or None where none is due.
+
+        Raises:
+            RemoteProtocolError: the event cannot come here. Close the connection and call `lost`.
+        """
+        kind = type(event)
+        after = self._row.get(kind)
+        if after is None:
+            raise RemoteProtocolError(f"{kind.__name__} came in phase {self.phase}")
+        try:
+            reply: Reply | Pending | None = self._HANDLERS[kind](self, event)
+        except RemoteProtocolError:
+            raise
+        except Exception as e:  # noqa: BLE001 - rule 6: a bug breaks the message, never the session
+            self._break("milter:" + kind.__name__, e)
+            reply = PENDING if kind is EndOfMessage else None
+        if after is not self.phase:
+            self.phase = after
+            self._row = TRANSITIONS[after]
+        if reply is None and self._answers:
+            return self._answers.get(kind)
+        return reply
+
+    async def answer(self) -> tuple[Reply, ...]:
+        """Await the verdict and return the replies to send; total."""
+        verification = self._verification
+        if verification is None:
+            return self.conclude(None)
+        try:
+            verdict = await verification.verdict()
+        except Exception as e:  # noqa: BLE001 - rule 6
+            return self.failed(e)
+        return self.conclude(verdict)
+
+    def failed(self, error: BaseException) -> tuple[Reply, ...]:
+        """Tell a bug that cost the verdict, and return the replies to send; total."""
+        self._break("milter:verdict", error)
+        return self.conclude(None)
+
+    def conclude(self, verdict: Verdict | None) -> tuple[Reply, ...]:
+        """End the message with its verdict (None: there is none) and return the replies to send; total."""
+        replies: tuple[Reply, ...] = (
+            (_ERROR_REPLY,) if self._factory.settings.on_error is Disposition.TEMPFAIL else (Verb.ACCEPT,)
+        )
+        if verdict is not None:
+            try:
+                said, lacks = translate(verdict, self.abilities)
+            except Exception as e:  # noqa: BLE001 - rule 6
+                self._break("milter:reply", e)
+            else:
+                replies = said
+                for lack in lacks:
+                    self._factory.note("milter_edit_not_possible", f"{verdict.mail_id}: {lack}")
+        self._verification = None
+        self._end_message()
+        self._enter(Phase.CLIENT)
+        return replies
+
+    def lost(self) -> None:
+        """Take note that the connection is gone, in whatever phase; total, idempotent."""
+        self._abort()
+        self._enter(Phase.CLOSED)
+
+    @property
+    def between_messages(self) -> bool:
+        """True where closing the connection costs no message."""
+        return self.phase in {Phase.NEW, Phase.IDLE, Phase.CLIENT, Phase.CLOSED}
+
+    # -- what happens at each event --------------------------------------------------------------------------
+
+    def _on_negotiate(self, event: Negotiate) -> Reply:
+        factory = self._factory
+        self.abilities, reply = negotiate(event, want_skip=factory.settings.body_cap is not None)
+        self._answers = self.abilities.answers
+        if self.abilities.missing:
+            factory.lacking(self.listener, self.abilities.missing)
+        return reply
+
+    def _on_macros(self, event: Macros) -> None:
+        self._next_macros[event.stage] = event.values
+        queue_id = event.values.get(b"i")
+        if queue_id is not None and event.stage is not Stage.MAIL and queue_id != self._queue_id:
+            self._queue_id = queue_id
+            if self._verification is not None:
+                self._verification.queue_id(_text(queue_id))
+
+    def _on_connect(self, event: Connect) -> None:
+        self._take_macros(Stage.CONNECT)
+        macros = self._macros[Stage.CONNECT]
+        if event.family in _ADDRESSES:
+            self._client_ip = parse_ip(_text(event.address))
+        if self._client_ip is None and event.family is not Family.UNIX:
+            # an address the MTA had no family for, as it names it in a macro; "unknown" is none
+            self._client_ip = parse_ip(_text(macros.get(b"{client_addr}", b"")))
+        self._client_name = _text(event.hostname or macros.get(b"{client_name}", b""))
+
+    def _on_helo(self, event: Helo) -> None:
+        self._abort()
+        self._take_macros(Stage.HELO)
+        self._helo = parse_helo(_text(event.name))
+
+    def _on_mail(self, event: Mail) -> None:
+        self._abort()
+        self._take_macros(Stage.MAIL)
+        self._fields = []
+        self._queue_id = self._macros[Stage.MAIL].get(b"i", b"")  # Sendmail knows it here, Postfix does not
+        verification = self._verification = self._factory.begin(self._session(), self.listener)
+        if self._queue_id:
+            verification.queue_id(_text(self._queue_id))
+        args = event.args
+        verification.sender(parse_reverse_path(_text(args[0])), tuple(map(_text, args[1:])))
+
+    def _on_rcpt(self, event: Rcpt) -> None:
+        verification = self._verification
+        if verification is None:
+            return
+        self._recipients += 1
+        most = self._factory.settings.max_recipients
+        if self._recipients <= most:
+            verification.recipient(parse_recipient(_text(event.args[0])))
+        elif self._recipients == most + 1:
+            self._factory.note("milter_recipients_dropped", f"a message has more than {most} recipients")
+
+    def _on_header(self, event: Header) -> None:
+        fields = self._fields
+        if fields is None:
+            return
+        name, value = event.name, event.value
+        if not self.abilities.leading_space:
+            value = b" " + value
+        if b"\n" in value:
+            value = value.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+        # `Message` lists too much of a header as a defect, so it is shown the first field that is too much, and no more
+        if len(fields) <= MAX_FIELDS and self._header_octets <= MAX_HEADER_OCTETS:
+            fields.append((name, value))
+        self._header_octets += len(name) + len(value)
+
+    def _on_end_of_headers(self, _event: EndOfHeaders) -> None:
+        self._end_headers()
+
+    def _on_body(self, event: Body) -> Reply | None:
+        self._end_headers()
+        self._give_body(event.chunk)
+        return None if self._wants_body or not self.abilities.can_skip else Verb.SKIP
+
+    def _on_end_of_message(self, event: EndOfMessage) -> Pending:
+        self._end_headers()
+        if event.chunk:
+            self._give_body(event.chunk)
+        return PENDING
+
+    def _on_abort(self, _event: Abort) -> None:
+        self._abort()
+
+    def _on_quit_new(self, _event: QuitNew) -> None:
+        self._abort()
+        self._forget_client()
+
+    def _on_quit(self, _event: Quit) -> None:
+        self._abort()
+
+    def _on_nothing(self, _event: Data | Unknown) -> None:
+        """Nothing hangs on these commands."""
+
+    # -- the parts they are made of --------------------------------------------------------------------------
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self._row = TRANSITIONS[phase]
+
+    def _forget_client(self) -> None:
+        self._client_ip = None
+        self._client_name = ""
+        self._helo = None
+        self._macros.clear()
+        self._next_macros.clear()
+        self._end_message()
+
+    def _end_message(self) -> None:
+        self._fields = None
+        self._header_octets = 0
+        self._recipients = 0
+        self._wants_body = True
+        self._body_octets = 0
+        self._queue_id = b""
+        self._macros.pop(Stage.MAIL, None)
+
+    def _abort(self) -> None:
+        verification, self._verification = self._verification, None
+        self._end_message()
+        if verification is not None:
+            self._cancel(verification)
+
+    def _break(self, where: str, error: BaseException) -> None:
+        verification, self._verification = self._verification, None
+        self._fields = None
+        self._factory.bug(where, error)
+        if verification is not None:
+            self._cancel(verification)
+
+    def _cancel(self, verification: Verification) -> None:
+        try:
+            verification.cancel()
+        except Exception as e:  # noqa: BLE001 - rule 6
+            self._factory.bug("milter:cancel", e)
+
+    def _take_macros(self, stage: Stage) -> None:
+        """Let the macros that came before this command belong to it, or none."""
+        self._macros[stage] = self._next_macros.pop(stage, _NO_MACROS)
+
+    def _session(self) -> Session:
+        """Return the SMTP session as it is known at MAIL."""
+        mail = self._macros[Stage.MAIL]
+        user = mail.get(b"{auth_authen}", b"")
+        # {auth_author} does not count: the client writes it. A mechanism without a name does (EXTERNAL).
+        authenticated = _text(user) if user or mail.get(b"{auth_type}") else None
+        macros: dict[bytes, bytes] = {}
+        for stage in _STAGES:
+            macros.update(self._macros.get(stage, _NO_MACROS))
+
+        def macro(name: bytes) -> str:
+            return _text(macros.get(name, b""))
+
+        version = macro(b"{tls_version}")
+        tls = None
+        if version:
+            # Sendmail names the subject of any certificate, and in {verify} whether it holds; Postfix only of a good one
+            verified = macro(b"{verify}") in {"", "OK"}
+            subject = macro(b"{cert_subject}") if verified else ""
+            tls = TlsInfo(version=version, cipher=macro(b"{cipher}"), subject=subject)
+        return Session(
+            client_ip=self._client_ip,
+            client_name=self._client_name,
+            helo=self._helo,
+            local_name=Domain.maybe(macro(b"j")),
+            authenticated=authenticated,
+            daemon_name=macro(b"{daemon_name}"),
+            tls=tls,
+        )
+
+    def _end_headers(self) -> None:
+        """Give the header to the verification, once."""
+        fields, self._fields = self._fields, None
+        if fields is not None and self._verification is not None:
+            self._wants_body = self._verification.headers(Message.of_fields(fields))
+
+    def _give_body(self, chunk: bytes) -> None:
+        verification = self._verification
+        if verification is None or not self._wants_body:
+            return
+        cap = self._factory.settings.body_cap
+        if cap is not None and self._body_octets + len(chunk) > cap:
+            self._wants_body = False
+            rest = chunk[: cap - self._body_octets]
+            if rest:
+                verification.body(rest)
+            verification.body_cut()
+            return
+        self._body_octets += len(chunk)
+        self._wants_body = verification.body(chunk)
+
+    #: What each event does; `TRANSITIONS` says when it may.
+    _HANDLERS: ClassVar[Mapping[type, Callable[[MilterSession, Any], Reply | Pending | None]]] = {
+        Negotiate: _on_negotiate,
+        Macros: _on_macros,
+        Connect: _on_connect,
+        Helo: _on_helo,
+        Mail: _on_mail,
+        Rcpt: _on_rcpt,
+        Data: _on_nothing,
+        Header: _on_header,
+        EndOfHeaders: _on_end_of_headers,
+        Body: _on_body,
+        EndOfMessage: _on_end_of_message,
+        Abort: _on_abort,
+        Quit: _on_quit,
+        QuitNew: _on_quit_new,
+        Unknown: _on_nothing,
+    }

@@ -1,0 +1,154 @@
+"""The journal: one structured line per message, and one per bug (room: structlog).
+
+Neither call raises or waits. Strangers' text is escaped before it reaches a line: JSON does so by itself, the
+console form shows `repr`-like text.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from dataclasses import dataclass
+from typing import TextIO
+
+import structlog
+
+from authmilter.mail import Mail
+from authmilter.names import Address, LocalPart, Malformed, ReversePath
+from authmilter.observe.counters import Counters
+from authmilter.text import printable
+from authmilter.verdict import Verdict
+
+__all__ = ["Log", "LogJournal", "LogSettings", "make_log"]
+
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+Log = structlog.typing.FilteringBoundLogger
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """`format` json or console, `level` the least severe line written, `redact_local_parts` as it says."""
+
+    format: str = "json"
+    level: str = "info"
+    redact_local_parts: bool = False
+
+
+def make_log(settings: LogSettings, stream: TextIO | None = None) -> Log:
+    """Return a logger that writes to `stream` (default: standard error, where service managers look)."""
+    out = stream if stream is not None else sys.stderr
+    renderer: structlog.typing.Processor
+    if settings.format == "json":
+        renderer = structlog.processors.JSONRenderer(ensure_ascii=True)
+    else:
+        renderer = structlog.dev.ConsoleRenderer(colors=out.isatty(), sort_keys=False)
+    logger: Log = structlog.wrap_logger(
+        structlog.PrintLogger(out),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.level]),
+        cache_logger_on_first_use=True,
+    )
+    return logger
+
+
+class LogJournal:
+    """Implements `ports.Journal` over a logger and counters.
+
+    Args:
+        log: where lines go.
+        settings: how.
+        counters: what is counted besides.
+    """
+
+    __slots__ = ("_log", "_redact", "counters")
+
+    def __init__(self, log: Log, settings: LogSettings, counters: Counters | None = None) -> None:
+        self._log = log
+        self._redact = settings.redact_local_parts
+        self.counters = counters if counters is not None else Counters()
+
+    def record(self, mail: Mail, verdict: Verdict, *, queue_id: str, listener: str) -> None:
+        """Count the message and write its line."""
+        try:
+            self.counters.count(mail, verdict)
+            self._log.info("message", **self._line(mail, verdict, queue_id, listener))
+        except Exception as e:  # noqa: BLE001 - a full disk or closed pipe must not cost a mail
+            self.counters.add("journal_failures")
+            del e
+
+    def bug(self, where: str, error: BaseException) -> None:
+        """Count an unforeseen exception and write its traceback."""
+        self.counters.add(f"bugs{{where={where}}}")
+        try:
+            text = "".join(traceback.format_exception(error, limit=-20))
+            self._log.error("bug", where=where, error=type(error).__name__, traceback=printable(text, 8000))
+        except Exception as e:  # noqa: BLE001 - as above
+            self.counters.add("journal_failures")
+            del e
+
+    def _line(self, mail: Mail, verdict: Verdict, queue_id: str, listener: str) -> dict[str, object]:
+        evidence, decision, session = verdict.evidence, verdict.decision, mail.session
+        authors = mail.message.authors
+        line: dict[str, object] = {
+            "id": mail.id,
+            "queue_id": printable(queue_id, 64),
+            "listener": listener,
+            "origin": mail.origin.value,
+            "origin_because": verdict.origin_because,
+            "client": str(session.client_ip) if session.client_ip is not None else "",
+            "helo": printable(str(session.helo), 256) if session.helo is not None else "",
+            "mail_from": self._path(mail.envelope.mail_from),
+            "recipients": len(mail.envelope.rcpt_to),
+            "author": authors.domain.ascii if authors.domain is not None else "",
+        }
+        if authors.problem is not None:
+            line["author_problem"] = authors.problem.value
+        if session.authenticated is not None:
+            user = printable(session.authenticated, 128)
+            line["authenticated"] = "*" if self._redact else user
+        if evidence.iprev is not None:
+            line["iprev"] = evidence.iprev.status.value
+        if evidence.spf_helo is not None:
+            line["spf_helo"] = evidence.spf_helo.status.value
+        if evidence.spf is not None:
+            line["spf"] = evidence.spf.status.value
+        if evidence.dkim is not None:
+            line["dkim"] = [
+                f"{r.status.value}:{r.domain.ascii if r.domain else '-'}"
+                + (f":{r.problem.value}" if r.problem else "")
+                for r in evidence.dkim
+            ]
+        if evidence.dmarc is not None:
+            line["dmarc"] = evidence.dmarc.status.value
+            if evidence.dmarc.policy is not None:
+                line["dmarc_policy"] = evidence.dmarc.policy.value
+            if evidence.dmarc.problem is not None:
+                line["dmarc_problem"] = evidence.dmarc.problem.value
+        line["disposition"] = decision.disposition.value
+        line["rule"] = decision.rule
+        line["policy"] = decision.policy
+        line["because"] = decision.because
+        if decision.reply is not None:
+            line["reply"] = str(decision.reply)
+        if decision.would_have:
+            line["would_have"] = [f"{w.disposition.value}:{w.rule}" for w in decision.would_have]
+        line["size"] = mail.body.size
+        line["elapsed_ms"] = verdict.elapsed_ms
+        line["dns_questions"] = sum(s.questions for s in verdict.trace)
+        line["dns_remembered"] = sum(s.remembered for s in verdict.trace)
+        return line
+
+    def _path(self, path: ReversePath) -> str:
+        if self._redact:
+            if isinstance(path, Address):
+                return f"*@{path.domain.ascii}"
+            if isinstance(path, LocalPart):
+                return "*"
+            if isinstance(path, Malformed):
+                return "malformed"
+        return printable(str(path), 320)

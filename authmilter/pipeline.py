@@ -1,0 +1,163 @@
+"""METHODS: the ordered table of checks, when each can start, what it needs, and its share of questions and time.
+
+A method is a pure function of an `Inquiry` (what is known so far) and a `Lookup`. It may be run again, from
+the start, whenever answers it missed have come; the same functions serve every door.
+
+Shares are each method's own (ARCHITECTURE.md, Budgets): no method can spend DMARC's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import IntEnum
+
+from authmilter.dkim import check as dkim_check
+from authmilter.dkim.canonical import BodyDigests
+from authmilter.dkim.check import HeaderOutcome
+from authmilter.dkim.result import DkimResult
+from authmilter.dkim.signature import DkimLimits, Signature
+from authmilter.dmarc import check as dmarc_check
+from authmilter.dmarc.result import DmarcProblem, DmarcResult, DmarcStatus
+from authmilter.dmarc.settings import DmarcSettings
+from authmilter.iprev import check as iprev_check
+from authmilter.iprev.check import IprevLimits
+from authmilter.iprev.result import IprevProblem, IprevResult, IprevStatus
+from authmilter.mail import Session
+from authmilter.message import Message
+from authmilter.names import Domain, NullPath, ReversePath
+from authmilter.ports import Lookup
+from authmilter.spf import check as spf_check
+from authmilter.spf.check import SpfLimits
+from authmilter.spf.result import SpfIdentity, SpfProblem, SpfResult, SpfStatus
+
+__all__ = ["METHODS", "CheckSettings", "Inquiry", "Method", "Stage"]
+
+
+class Stage(IntEnum):
+    """When a method's input is there."""
+
+    MAIL = 1
+    HEADERS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckSettings:
+    """The limits and choices of every check; `receiver` is our own host name (SPF macro `r`)."""
+
+    spf: SpfLimits = field(default_factory=SpfLimits)
+    dkim: DkimLimits = field(default_factory=DkimLimits)
+    dmarc: DmarcSettings = field(default_factory=DmarcSettings)
+    iprev: IprevLimits = field(default_factory=IprevLimits)
+    receiver: str = "unknown"
+
+
+@dataclass(slots=True)
+class Inquiry:
+    """What is known of one message so far. The engine fills it in; methods only read it."""
+
+    settings: CheckSettings
+    session: Session
+    received_at: datetime
+    mail_from: ReversePath = field(default_factory=NullPath)
+    message: Message = field(default_factory=Message)
+    signatures: tuple[Signature, ...] = ()
+    spf: SpfResult | None = None
+    dkim: tuple[DkimResult, ...] = ()
+    spf_candidate: Domain | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One row. `questions` and `hints` bound its DNS, `early` runs when the stage is reached, `broken` is the
+    result it has when it fails in a way nobody foresaw.
+    """
+
+    name: str
+    stage: Stage
+    needs: tuple[str, ...]
+    questions: int
+    hints: int
+    early: Callable[[Inquiry, Lookup], object]
+    broken: Callable[[Inquiry], object]
+
+
+def _iprev(inquiry: Inquiry, lookup: Lookup) -> IprevResult:
+    ip = inquiry.session.client_ip
+    assert ip is not None  # the engine asks iprev only where the client is known
+    return iprev_check.check(ip, lookup, inquiry.settings.iprev)
+
+
+def _iprev_broken(inquiry: Inquiry) -> IprevResult:
+    ip = inquiry.session.client_ip
+    assert ip is not None  # as above
+    return IprevResult(status=IprevStatus.INTERNAL_ERROR, ip=ip, problem=IprevProblem.INTERNAL)
+
+
+def _spf_helo(inquiry: Inquiry, lookup: Lookup) -> SpfResult:
+    settings = inquiry.settings
+    return spf_check.check_helo(inquiry.session, lookup, settings.spf, receiver=settings.receiver)
+
+
+def _spf(inquiry: Inquiry, lookup: Lookup) -> SpfResult:
+    settings = inquiry.settings
+    return spf_check.check_mailfrom(
+        inquiry.session, inquiry.mail_from, lookup, settings.spf, receiver=settings.receiver
+    )
+
+
+def _spf_broken(identity: SpfIdentity) -> Callable[[Inquiry], SpfResult]:
+    def broken(inquiry: Inquiry) -> SpfResult:  # noqa: ARG001 - the row's shape
+        return SpfResult(status=SpfStatus.INTERNAL_ERROR, identity=identity, problem=SpfProblem.INTERNAL)
+
+    return broken
+
+
+def _dkim(inquiry: Inquiry, lookup: Lookup) -> tuple[HeaderOutcome, ...]:
+    return dkim_check.verify_headers(
+        inquiry.message, inquiry.signatures, lookup, inquiry.settings.dkim, now=inquiry.received_at
+    )
+
+
+def _dkim_broken(inquiry: Inquiry) -> tuple[DkimResult, ...]:
+    return dkim_check.broken(inquiry.signatures)
+
+
+def dkim_results(
+    outcomes: tuple[HeaderOutcome, ...], digests: BodyDigests | None, limits: DkimLimits
+) -> tuple[DkimResult, ...]:
+    """Join what the headers gave with the body's hashes."""
+    return dkim_check.conclude(outcomes, digests, limits)
+
+
+def _dmarc_early(inquiry: Inquiry, lookup: Lookup) -> None:
+    domains = [s.domain for s in inquiry.signatures if s.domain is not None]
+    dmarc_check.prefetch(
+        inquiry.message.authors, domains, inquiry.spf_candidate, lookup, inquiry.settings.dmarc
+    )
+
+
+def dmarc(inquiry: Inquiry, lookup: Lookup) -> DmarcResult:
+    """Judge by DMARC, once SPF and DKIM are known."""
+    return dmarc_check.check(
+        inquiry.message.authors, inquiry.spf, inquiry.dkim, lookup, inquiry.settings.dmarc
+    )
+
+
+def _dmarc_broken(inquiry: Inquiry) -> DmarcResult:
+    return DmarcResult(
+        status=DmarcStatus.INTERNAL_ERROR,
+        author=inquiry.message.authors.domain,
+        problem=DmarcProblem.INTERNAL,
+    )
+
+
+# The order is the order of asking: DMARC's discovery goes out before any key is asked for.
+METHODS: tuple[Method, ...] = (
+    Method("iprev", Stage.MAIL, (), 21, 0, _iprev, _iprev_broken),
+    Method("spf_helo", Stage.MAIL, (), 150, 60, _spf_helo, _spf_broken(SpfIdentity.HELO)),
+    Method("spf", Stage.MAIL, (), 150, 60, _spf, _spf_broken(SpfIdentity.MAILFROM)),
+    Method("dmarc", Stage.HEADERS, ("spf", "dkim"), 60, 30, _dmarc_early, _dmarc_broken),
+    Method("dkim", Stage.HEADERS, (), 12, 0, _dkim, _dkim_broken),
+)

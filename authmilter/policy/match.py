@@ -1,0 +1,288 @@
+"""Matchers: does a fact's value meet what a rule wants?
+
+Each is made once, when a policy is loaded, and takes linear time in the value whatever a stranger wrote there: a
+glob is matched piece by piece, a long list of names or networks by looking up, not by walking.
+
+Names and texts are compared without regard to case. Raises: the `parse` functions raise `ValueError` with the
+complaint as text, and perhaps a hint as second argument; `matches` never raises for a value of its kind.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from authmilter.errors import InvalidName
+from authmilter.names import Domain, IPAddress
+from authmilter.policy.facts import Kind
+
+__all__ = [
+    "AtOrBelow",
+    "Entry",
+    "Matches",
+    "Networks",
+    "Range",
+    "domain_pattern",
+    "matcher",
+    "network",
+    "read",
+]
+
+#: A matcher as rules use it.
+Matches = Callable[[object], bool]
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+#: Stars in one glob.
+MAX_STARS = 8
+#: Characters in a glob.
+MAX_GLOB = 320
+
+
+@dataclass(frozen=True, slots=True)
+class _Glob:
+    """Text with `*` for any run of characters: what it begins with, ends with, and holds between, in order."""
+
+    head: str
+    middle: tuple[str, ...]
+    tail: str
+
+    def matches(self, text: str) -> bool:
+        if (
+            len(text) < len(self.head) + len(self.tail)
+            or not text.startswith(self.head)
+            or not text.endswith(self.tail)
+        ):
+            return False
+        # The leftmost place of each piece leaves the most room for the next, so no way back is needed.
+        at, end = len(self.head), len(text) - len(self.tail)
+        for piece in self.middle:
+            found = text.find(piece, at, end)
+            if found < 0:
+                return False
+            at = found + len(piece)
+        return True
+
+
+def _glob(pattern: str) -> _Glob:
+    head, *rest = pattern.split("*")
+    if len(pattern) > MAX_GLOB:
+        raise ValueError(f"a pattern is at most {MAX_GLOB} characters long")
+    if len(rest) > MAX_STARS:
+        raise ValueError(f"a pattern has at most {MAX_STARS} stars")
+    return _Glob(head, tuple(p for p in rest[:-1] if p), rest[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Globs:
+    """Texts, of which those with a `*` are globs."""
+
+    exact: frozenset[str]
+    globs: tuple[_Glob, ...]
+
+    @classmethod
+    def of(cls, patterns: Iterable[str]) -> Globs:
+        """Make a matcher of `patterns`, each in lower case."""
+        exact: set[str] = set()
+        globs: list[_Glob] = []
+        for pattern in patterns:
+            if "*" in pattern:
+                globs.append(_glob(pattern))
+            else:
+                exact.add(pattern)
+        return cls(frozenset(exact), tuple(globs))
+
+    def matches(self, value: object) -> bool:
+        """True if the text `value` is one of them."""
+        if not isinstance(value, str):
+            return False
+        lowered = value.lower()
+        return lowered in self.exact or any(g.matches(lowered) for g in self.globs)
+
+
+def domain_pattern(text: str) -> str:
+    """Return a domain or glob as it is compared: A-labels, lower case; `.example.com` is `*.example.com`.
+
+    Raises:
+        ValueError: it is no domain, and no glob of one.
+    """
+    pattern = f"*{text}" if text.startswith(".") else text
+    if "*" not in pattern:
+        try:
+            return Domain.parse(pattern).ascii
+        except InvalidName as e:
+            raise ValueError(f"`{text}` is not a domain: {e}") from None
+    if pattern == "*":
+        return pattern
+    # Each star stands for text we do not know; a letter in its place shows whether the rest can be a domain.
+    probe = pattern.replace("*", "x")
+    try:
+        Domain.parse(probe)
+    except InvalidName as e:
+        raise ValueError(f"`{text}` is not a pattern of domains: {e}") from None
+    if not pattern.isascii():
+        # U-labels, as long as the star stands alone in its label
+        labels = [
+            p if p == "*" else Domain.parse(p).ascii for p in pattern.split(".") if p == "*" or "*" not in p
+        ]
+        if len(labels) != pattern.count(".") + 1:
+            raise ValueError(f"in `{text}` a star must stand alone in its label")
+        pattern = ".".join(labels)
+    _glob(pattern)
+    return pattern.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class AtOrBelow:
+    """Domains, and whatever is below them."""
+
+    domains: frozenset[str]
+
+    def matches(self, value: object) -> bool:
+        """True if the domain `value` is one of them or below one."""
+        return isinstance(value, str) and (value in self.domains or _below(value, self.domains))
+
+
+def _below(name: str, domains: frozenset[str]) -> bool:
+    """True if a parent of `name` is among `domains`."""
+    rest = name.partition(".")[2]
+    while rest:
+        if rest in domains:
+            return True
+        rest = rest.partition(".")[2]
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Domains, `*.domain` for those below one, and other globs."""
+
+    exact: frozenset[str]
+    below: frozenset[str]
+    globs: tuple[_Glob, ...]
+
+    @classmethod
+    def of(cls, patterns: Iterable[str]) -> Names:
+        """Make a matcher of patterns as `domain_pattern` gives them."""
+        exact: set[str] = set()
+        below: set[str] = set()
+        globs: list[_Glob] = []
+        for pattern in patterns:
+            if "*" not in pattern:
+                exact.add(pattern)
+            elif pattern.startswith("*.") and "*" not in pattern[2:]:
+                below.add(pattern[2:])
+            else:
+                globs.append(_glob(pattern))
+        return cls(frozenset(exact), frozenset(below), tuple(globs))
+
+    def matches(self, value: object) -> bool:
+        """True if the domain `value` is one of them."""
+        if not isinstance(value, str):
+            return False
+        return (
+            value in self.exact
+            or (bool(self.below) and _below(value, self.below))
+            or any(g.matches(value) for g in self.globs)
+        )
+
+
+def network(text: str) -> Network:
+    """Read an IP address or CIDR network; IPv4-mapped IPv6 becomes IPv4, as in `client.ip`.
+
+    Raises:
+        ValueError: it is none; the second argument hints at the network that was meant.
+    """
+    try:
+        found = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"`{text}` is not an IP address or network") from None
+    if "/" in text and found.network_address != ipaddress.ip_address(text.partition("/")[0]):
+        raise ValueError(f"`{text}` has bits set outside its mask", f"did you mean `{found}`?")
+    if isinstance(found, ipaddress.IPv6Network):
+        if found.network_address.scope_id:
+            raise ValueError(f"`{text}` is not an IP address or network")
+        mapped = found.network_address.ipv4_mapped
+        if mapped is not None and found.prefixlen >= 96:
+            return ipaddress.IPv4Network((int(mapped), found.prefixlen - 96))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """Networks, by IP version and length of mask: (version, bits to drop, the numbers left)."""
+
+    masks: tuple[tuple[int, int, frozenset[int]], ...]
+
+    @classmethod
+    def of(cls, networks: Iterable[Network]) -> Networks:
+        """Make a matcher of `networks`."""
+        sets: dict[tuple[int, int], set[int]] = {}
+        for item in networks:
+            drop = item.max_prefixlen - item.prefixlen
+            sets.setdefault((item.version, drop), set()).add(int(item.network_address) >> drop)
+        return cls(
+            tuple((version, drop, frozenset(numbers)) for (version, drop), numbers in sorted(sets.items()))
+        )
+
+    def matches(self, value: object) -> bool:
+        """True if the IP address `value` is in one of them."""
+        if not isinstance(value, IPAddress):
+            return False
+        version, number = value.version, int(value)
+        return any(v == version and (number >> drop) in numbers for v, drop, numbers in self.masks)
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Whole numbers from `low` to `high`, both included; None: no bound."""
+
+    low: int | None = None
+    high: int | None = None
+
+    def matches(self, value: object) -> bool:
+        """True if the number `value` lies in the range."""
+        return (
+            isinstance(value, int)
+            and (self.low is None or value >= self.low)
+            and (self.high is None or value <= self.high)
+        )
+
+    def meet(self, other: Range) -> Range:
+        """Return the numbers in both; it may be empty."""
+        lows = [low for low in (self.low, other.low) if low is not None]
+        highs = [high for high in (self.high, other.high) if high is not None]
+        return Range(max(lows, default=None), min(highs, default=None))
+
+    @property
+    def is_empty(self) -> bool:
+        """True if no number lies in it."""
+        return self.low is not None and self.high is not None and self.low > self.high
+
+
+#: One thing to be matched, as it is compared.
+Entry = str | Network
+
+
+def read(kind: Kind, text: str) -> Entry:
+    """Read one thing that a DOMAIN, IP or TEXT fact may be compared with.
+
+    Raises:
+        ValueError: it is none; the second argument, if any, is a hint.
+    """
+    if kind is Kind.DOMAIN:
+        return domain_pattern(text)
+    if kind is Kind.IP:
+        return network(text)
+    if "*" in text:
+        _glob(text)
+    return text.lower()
+
+
+def matcher(kind: Kind, entries: Iterable[Entry]) -> Matches:
+    """Return what is true for a value that is one of `entries`, read for facts of that kind."""
+    if kind is Kind.IP:
+        return Networks.of(e for e in entries if not isinstance(e, str)).matches
+    texts = [e for e in entries if isinstance(e, str)]
+    return Names.of(texts).matches if kind is Kind.DOMAIN else Globs.of(texts).matches

@@ -1,0 +1,178 @@
+"""The real service as a child process, with a configuration of its own in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.support.postfix import free_port, wait_until
+
+__all__ = ["Service"]
+
+
+@dataclass
+class Service:
+    """Start with `with`. `zone` answers DNS; `settings` are merged over the defaults below.
+
+    Args:
+        zone: the DNS as data.
+        policy: a shipped word or the text of a policy.
+        engine: native or libmilter.
+        unix: listen on a unix socket instead of TCP.
+        workers: worker processes.
+        settings: further settings, merged section by section.
+        user: run as this user (the test must be root), else as who we are.
+    """
+
+    zone: dict[str, object]
+    policy: str = "enforce"
+    engine: str = "native"
+    unix: bool = False
+    workers: int = 2
+    settings: dict[str, Any] = field(default_factory=dict)
+    user: str | None = None
+
+    def __enter__(self) -> Self:
+        self.base = Path(tempfile.mkdtemp(prefix="authmilter-service-", dir="/tmp"))
+        self.base.chmod(0o755)
+        self.port = free_port()
+        self.socket = self.base / "milter.sock"
+        self.control = self.base / "control.sock"
+        self.log_file = self.base / "log.jsonl"
+        self.config = self.base / "authmilter.yaml"
+        self.write_zone(self.zone)
+        self.write_config()
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        shutil.rmtree(self.base, ignore_errors=True)
+
+    @property
+    def listen(self) -> str:
+        """Where it listens, in our own form."""
+        return f"unix:{self.socket}" if self.unix else f"inet:{self.port}@127.0.0.1"
+
+    @property
+    def for_postfix(self) -> str:
+        """The same for Postfix."""
+        return f"unix:{self.socket}" if self.unix else f"inet:127.0.0.1:{self.port}"
+
+    def write_zone(self, zone: dict[str, object]) -> None:
+        """Put the zone down (a reload reads it)."""
+        (self.base / "zone.json").write_text(json.dumps(zone))
+
+    def write_config(self, **changes: Any) -> None:
+        """Put the configuration down; `changes` go over `settings` (a reload reads it)."""
+        policy = self.policy
+        if "\n" in policy:
+            (self.base / "policy.yaml").write_text(policy)
+            policy = "./policy.yaml"
+        config: dict[str, Any] = {
+            "authserv_id": "mx.recv.example",
+            "milter": {
+                "listen": [self.listen],
+                "engine": self.engine,
+                "workers": self.workers,
+                "socket_mode": "0666",
+                "drain": "3s",
+            },
+            "dns": {"zone": "zone.json"},
+            "internal": {"networks": ["10.99.0.0/16"]},
+            "policy": policy,
+            "control": {"socket": str(self.control)},
+        }
+        for name, value in {**self.settings, **changes}.items():
+            if isinstance(value, dict) and isinstance(config.get(name), dict):
+                config[name] = {**config[name], **value}
+            else:
+                config[name] = value
+        self.config.write_text(json.dumps(config))
+
+    def start(self, *, wait: bool = True, extra_env: dict[str, str] | None = None) -> None:
+        """Start the process, and wait until every worker is ready."""
+        env = {**os.environ, **(extra_env or {})}
+        demote = None
+        if self.user is not None:
+            entry = pwd.getpwnam(self.user)
+            for path in (self.base, *self.base.iterdir()):
+                os.chown(path, entry.pw_uid, entry.pw_gid)
+            demote = entry.pw_uid
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "authmilter", "run", "-c", str(self.config)],
+            stdin=subprocess.DEVNULL,
+            stderr=self.log_file.open("ab"),
+            env=env,
+            user=demote,
+            cwd=str(Path(__file__).resolve().parents[2]),
+        )
+        if wait:
+            self.wait_ready()
+
+    def wait_ready(self, seconds: float = 20) -> None:
+        """Wait until the service answers and every worker is ready."""
+
+        def ready() -> bool:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the service ended with {self.process.returncode}:\n{self.log_text()}")
+            try:
+                workers = self.ask("status")["workers"]
+            except OSError:
+                return False
+            return bool(workers) and all(w["ready"] for w in workers)
+
+        wait_until(ready, seconds, "the service")
+
+    def stop(self) -> int:
+        """Stop it as a service manager would; returns the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        return self.process.returncode
+
+    def ask(self, command: str) -> dict[str, Any]:
+        """Say something on the control socket."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(30)
+            sock.connect(str(self.control))
+            sock.sendall(json.dumps({"command": command}).encode() + b"\n")
+            data = b""
+            while not data.endswith(b"\n"):
+                piece = sock.recv(65536)
+                if not piece:
+                    break
+                data += piece
+        answer: dict[str, Any] = json.loads(data)
+        return answer
+
+    def log_text(self) -> str:
+        """Everything it wrote."""
+        return self.log_file.read_text("utf-8", "replace") if self.log_file.exists() else ""
+
+    def log_lines(self, event: str = "message") -> list[dict[str, Any]]:
+        """Its log lines of one kind."""
+        found = []
+        for line in self.log_text().splitlines():
+            if line.startswith("{"):
+                item = json.loads(line)
+                if item.get("event") == event:
+                    found.append(item)
+        return found
