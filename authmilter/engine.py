@@ -32,6 +32,7 @@ from authmilter.headers.edits import HeaderSettings, Plan
 from authmilter.headers.received import relayed_client
 from authmilter.iprev.result import IprevResult
 from authmilter.mail import Envelope, Mail, MailId, Origin, Session
+from authmilter.memory import ResultMemory, lifetime
 from authmilter.message import Message
 from authmilter.names import Address, Domain, NullPath, Recipient, ReversePath
 from authmilter.origins import OriginRules, Relay
@@ -41,7 +42,7 @@ from authmilter.policy.decide import OnError
 from authmilter.policy.rules import Policy
 from authmilter.ports import Journal, Missing, Resolver
 from authmilter.spf.result import SpfResult
-from authmilter.verdict import Step, Verdict
+from authmilter.verdict import Decision, Step, Verdict
 
 __all__ = ["Budget", "Runtime", "Verification", "verify"]
 
@@ -68,7 +69,7 @@ class Runtime:
     """Everything a verification needs, frozen; a reload makes a new one.
 
     `now` tells the time of arrival, `new_id` makes a message id (letters and digits), `methods` is the
-    table of checks, `digest` names the settings and policy it was built from.
+    table of checks, `memory` keeps whole results and belongs to the resolver, `digest` names the settings and policy it was built from.
     """
 
     policy: Policy
@@ -82,19 +83,24 @@ class Runtime:
     budget: Budget = field(default_factory=Budget)
     on_error: OnError = OnError.TEMPFAIL
     methods: tuple[Method, ...] = METHODS
+    memory: ResultMemory = field(default_factory=ResultMemory, compare=False)
     digest: str = ""
 
 
 class _Run:
     """One method at work on one message: its share of the DNS, and its result once there is one."""
 
-    __slots__ = ("bug", "finished", "inquiry", "lookup", "method", "result", "runtime", "started", "task")
+    __slots__ = (
+        "bug", "finished", "inquiry", "key", "lookup", "method", "recalled", "result", "runtime", "started", "task",
+    )  # fmt: skip
 
     def __init__(self, method: Method, inquiry: Inquiry, runtime: Runtime) -> None:
         self.method = method
         self.inquiry = inquiry
         self.runtime = runtime
         self.lookup = BudgetLookup(runtime.resolver, questions=method.questions, hints=method.hints)
+        self.key = method.key(inquiry)
+        self.recalled = False
         self.result: object = None
         self.task: asyncio.Task[None] | None = None
         self.bug = False
@@ -103,6 +109,13 @@ class _Run:
 
     def start(self) -> None:
         """Run the method as far as the answers at hand allow; what is missing is fetched in the background."""
+        if self.key is not None:
+            kept = self.runtime.memory.get(self.key)
+            if kept is not None:
+                self.result = self.method.recall(self.inquiry, kept)
+                self.recalled = True
+                self.finished = monotonic()
+                return
         missing = self._attempt(self.method.early)
         if missing is not None:
             self.task = asyncio.get_running_loop().create_task(self._settle(self.method.early, missing))
@@ -139,6 +152,7 @@ class _Run:
             remembered=self.lookup.remembered,
             bug=self.bug,
             limited=self.lookup.limited,
+            recalled=self.recalled,
         )
 
     async def _wait(self, deadline: Deadline) -> None:
@@ -163,6 +177,8 @@ class _Run:
             self._broken(e)
             return None
         self.finished = monotonic()
+        if self.key is not None and not self.lookup.limited:
+            self.runtime.memory.put(self.key, self.result, lifetime(self.lookup.exchanged))
         return None
 
     def _broken(self, error: Exception) -> None:
@@ -315,7 +331,7 @@ class Verification:
         try:
             evidence = await self._evidence(whole)
             mail = self._finish()
-            decision = self._guarded(
+            decision: Decision = self._guarded(
                 "policy", lambda: decide.judge(mail, evidence, runtime.policy, runtime.on_error)
             )
             if decision is None:

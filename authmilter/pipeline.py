@@ -8,8 +8,8 @@ Shares are each method's own (ARCHITECTURE.md, Budgets): no method can spend DMA
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import IntEnum
 
@@ -26,7 +26,7 @@ from authmilter.iprev.check import IprevLimits
 from authmilter.iprev.result import IprevProblem, IprevResult, IprevStatus
 from authmilter.mail import Session
 from authmilter.message import Message
-from authmilter.names import Domain, NullPath, ReversePath
+from authmilter.names import Address, Domain, NullPath, ReversePath
 from authmilter.ports import Lookup
 from authmilter.spf import check as spf_check
 from authmilter.spf.check import SpfLimits
@@ -68,10 +68,19 @@ class Inquiry:
     spf_candidate: Domain | None = None
 
 
+def _no_key(inquiry: Inquiry) -> Hashable | None:  # noqa: ARG001 - the row's shape
+    return None
+
+
+def _as_kept(inquiry: Inquiry, kept: object) -> object:  # noqa: ARG001 - the row's shape
+    return kept
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """One row. `questions` and `hints` bound its DNS, `early` runs when the stage is reached, `broken` is the
-    result it has when it fails in a way nobody foresaw.
+    result it has when it fails in a way nobody foresaw. `key` names all that its result follows from besides DNS
+    (None: it is not kept), `recall` makes this message's result of a kept one.
     """
 
     name: str
@@ -81,6 +90,8 @@ class Method:
     hints: int
     early: Callable[[Inquiry, Lookup], object]
     broken: Callable[[Inquiry], object]
+    key: Callable[[Inquiry], Hashable | None] = _no_key
+    recall: Callable[[Inquiry, object], object] = _as_kept
 
 
 def _iprev(inquiry: Inquiry, lookup: Lookup) -> IprevResult:
@@ -105,6 +116,29 @@ def _spf(inquiry: Inquiry, lookup: Lookup) -> SpfResult:
     return spf_check.check_mailfrom(
         inquiry.session, inquiry.mail_from, lookup, settings.spf, receiver=settings.receiver
     )
+
+
+def _iprev_key(inquiry: Inquiry) -> Hashable | None:
+    return "iprev", inquiry.session.client_ip
+
+
+def _spf_helo_key(inquiry: Inquiry) -> Hashable | None:
+    helo = inquiry.session.helo
+    return ("spf_helo", inquiry.session.client_ip, helo) if isinstance(helo, Domain) else None
+
+
+def _spf_key(inquiry: Inquiry) -> Hashable | None:
+    path = inquiry.mail_from
+    return ("spf", inquiry.session.client_ip, path.domain) if isinstance(path, Address) else None
+
+
+def _spf_recall(inquiry: Inquiry, kept: object) -> object:
+    """The record names no macro, so the local part is only told, and is this message's."""
+    assert isinstance(kept, SpfResult)  # what _spf returned
+    path = inquiry.mail_from
+    if isinstance(path, Address) and path.local and path.local != kept.local:
+        return replace(kept, local=path.local)
+    return kept
 
 
 def _spf_broken(identity: SpfIdentity) -> Callable[[Inquiry], SpfResult]:
@@ -155,9 +189,9 @@ def _dmarc_broken(inquiry: Inquiry) -> DmarcResult:
 
 # The order is the order of asking: DMARC's discovery goes out before any key is asked for.
 METHODS: tuple[Method, ...] = (
-    Method("iprev", Stage.MAIL, (), 21, 0, _iprev, _iprev_broken),
-    Method("spf_helo", Stage.MAIL, (), 150, 60, _spf_helo, _spf_broken(SpfIdentity.HELO)),
-    Method("spf", Stage.MAIL, (), 150, 60, _spf, _spf_broken(SpfIdentity.MAILFROM)),
+    Method("iprev", Stage.MAIL, (), 21, 0, _iprev, _iprev_broken, _iprev_key),
+    Method("spf_helo", Stage.MAIL, (), 150, 60, _spf_helo, _spf_broken(SpfIdentity.HELO), _spf_helo_key),
+    Method("spf", Stage.MAIL, (), 150, 60, _spf, _spf_broken(SpfIdentity.MAILFROM), _spf_key, _spf_recall),
     Method("dmarc", Stage.HEADERS, ("spf", "dkim"), 60, 30, _dmarc_early, _dmarc_broken),
     Method("dkim", Stage.HEADERS, (), 12, 0, _dkim, _dkim_broken),
 )

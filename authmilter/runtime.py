@@ -21,6 +21,7 @@ from authmilter.dns.zone import ZoneResolver
 from authmilter.engine import Budget, Runtime
 from authmilter.errors import Complaint, ConfigError, DecodeError, Span
 from authmilter.headers.edits import HeaderSettings
+from authmilter.memory import ResultMemory
 from authmilter.names import Domain
 from authmilter.observe.journal import LogJournal, LogSettings, make_log
 from authmilter.origins import Hop, Network, OriginRules, Relay
@@ -56,12 +57,13 @@ def load_zone(path: str) -> ZoneResolver:
     from pathlib import Path  # noqa: PLC0415 - only zone runs need it
 
     document = documents.parse(read_text(Path(path)), path)
+    span = Span(file=path)
+    if not isinstance(document.data, dict):
+        raise ConfigError((Complaint(span=span, message="is no zone: a mapping of names to records"),))
     try:
-        if not isinstance(document.data, dict):
-            raise DecodeError("a zone is a mapping of names")
         return ZoneResolver(document.data)
     except DecodeError as e:
-        raise ConfigError((Complaint(span=Span(file=path), message=str(e)),)) from None
+        raise ConfigError((Complaint(span=span, message=str(e)),)) from None
 
 
 def resolver_for(config: Config, *, base: Loaded | None = None) -> Resolver:
@@ -69,7 +71,12 @@ def resolver_for(config: Config, *, base: Loaded | None = None) -> Resolver:
     dns = config.dns
     if dns.zone is not None:
         return load_zone(str(base.resolve(dns.zone) if base is not None else dns.zone))
-    network = NetworkResolver(ResolverSettings(nameservers=dns.nameservers, timeout=dns.timeout))
+    try:
+        settings = ResolverSettings(nameservers=dns.nameservers, timeout=dns.timeout)
+    except ValueError as e:
+        span = Span(file=str(base.path) if base is not None and base.path is not None else "dns")
+        raise ConfigError((Complaint(span=span, message=f"`dns`: {e}"),)) from None
+    network = NetworkResolver(settings)
     return CachingResolver(
         network,
         max_bytes=dns.cache_size,
@@ -173,7 +180,7 @@ def log_settings(config: Config) -> LogSettings:
 
 def with_zone(runtime: Runtime, zone: Resolver) -> Runtime:
     """Return the same runtime answering from a zone; nothing is shared with the network's cache."""
-    return replace(runtime, resolver=zone)
+    return replace(runtime, resolver=zone, memory=ResultMemory())
 
 
 def with_policy(runtime: Runtime, policy: Policy) -> Runtime:

@@ -156,7 +156,9 @@ Edit = InsertHeader | ChangeHeader | DeleteHeader | Quarantine
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """One check's part in the verdict: milliseconds from its start to its result, DNS questions it asked,
-    how many of them were answered from memory, and whether it ended in a bug or a limit."""
+    how many of them were answered from memory, and whether it ended in a bug or a limit,
+    or was recalled whole from an earlier message.
+    """
 
     method: str
     elapsed_ms: float = 0.0
@@ -164,6 +166,7 @@ class Step:
     remembered: int = 0
     bug: bool = False
     limited: bool = False
+    recalled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

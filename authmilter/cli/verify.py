@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 import json
+import socket
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ from authmilter.engine import Runtime
 from authmilter.errors import DecodeError
 from authmilter.mail import Envelope, Mail, Session
 from authmilter.message import normalize_line_endings
-from authmilter.names import parse_helo, parse_ip, parse_recipient, parse_reverse_path
+from authmilter.names import Domain, parse_helo, parse_ip, parse_recipient, parse_reverse_path
 from authmilter.observe.journal import LogJournal, LogSettings, make_log
 from authmilter.text import printable
 from authmilter.verdict import Verdict
@@ -159,7 +160,11 @@ async def _judge(built: Runtime, case: _Case) -> tuple[Mail, Verdict]:
         ip = parse_ip(case.client_ip)
         if ip is None:
             raise DecodeError(f"`{printable(case.client_ip, 64)}` is no IP address")
-    session = Session(client_ip=ip, helo=parse_helo(case.helo) if case.helo else None)
+    session = Session(
+        client_ip=ip,
+        helo=parse_helo(case.helo) if case.helo else None,
+        local_name=Domain.maybe(socket.gethostname()),
+    )
     envelope = Envelope(
         mail_from=parse_reverse_path(case.mail_from or ""),
         rcpt_to=tuple(parse_recipient(r) for r in case.rcpt_to),
@@ -201,16 +206,8 @@ async def _batch(built: Runtime, base: _Case, name: str) -> None:
 async def _one(built: Runtime, base: _Case, line: bytes) -> str:
     ident: object = None
     try:
-        try:
-            data = json.loads(line)
-        except (ValueError, RecursionError):
-            raise DecodeError("the line is not JSON") from None
-        if not isinstance(data, dict):
-            raise DecodeError("the line is not a JSON object")
-        ident = data.get("id")
-        if not isinstance(ident, str | int | None):
-            ident = None
-            raise DecodeError("`id` must be a text or a number")
+        data = _object(line)
+        ident = _ident(data)
         _mail, verdict = await _judge(built, _case(base, data))
     except DecodeError as e:
         return json.dumps({"id": ident, "error": str(e)})
@@ -220,6 +217,23 @@ async def _one(built: Runtime, base: _Case, line: bytes) -> str:
         built.journal.bug("cli:batch", e)
         return json.dumps({"id": ident, "error": "internal error"})
     return json.dumps({"id": ident, "verdict": verdict_to_dict(verdict)})
+
+
+def _object(line: bytes) -> dict[str, object]:
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError):
+        raise DecodeError("the line is not JSON") from None
+    if not isinstance(data, dict):
+        raise DecodeError("the line is not a JSON object")
+    return data
+
+
+def _ident(data: dict[str, object]) -> object:
+    ident = data.get("id")
+    if not isinstance(ident, str | int | None):
+        raise DecodeError("`id` must be a text or a number")
+    return ident
 
 
 def _text(data: dict[str, object], key: str, default: str | None) -> str | None:

@@ -7,7 +7,10 @@ The one place that decides which file is read: `--config`, else `/etc/authmilter
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,18 @@ from pydantic import BaseModel, ValidationError
 from authmilter import documents
 from authmilter.config.model import Config
 from authmilter.errors import Complaint, ConfigError, Span
+from authmilter.milter.sockets import Family, ListenSpec
 
 __all__ = ["DEFAULT_PATH", "Loaded", "json_schema", "load", "parse", "read_text", "warnings"]
 
 DEFAULT_PATH = Path("/etc/authmilter/authmilter.yaml")
 _MAX_OCTETS = 1 << 20
+#: Mistakes that are listed.
+_MAX_COMPLAINTS = 100
+#: Characters of a wrong value or key that a complaint shows.
+_SHOWN = 60
+#: Names that a hint lists where none is near.
+_MAX_LISTED = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,28 +52,38 @@ def load(path: str | Path | None = None) -> Loaded:
     Raises:
         ConfigError: the file cannot be read, or says something that cannot be; lists every mistake.
     """
-    if path is None and not DEFAULT_PATH.exists():
-        return Loaded(config=Config(), path=None, base=Path.cwd())
     file = Path(path) if path is not None else DEFAULT_PATH
-    return Loaded(config=parse(read_text(file), str(file)), path=file, base=file.resolve().parent)
+    try:
+        text = read_text(file)
+    except ConfigError as e:
+        if path is None and isinstance(e.__cause__, FileNotFoundError):
+            return Loaded(config=Config(), path=None, base=Path.cwd())
+        raise
+    return Loaded(config=parse(text, str(file)), path=file, base=file.resolve().parent)
 
 
 def read_text(file: Path) -> str:
-    """Return the text of a small UTF-8 file; raise ConfigError in an administrator's words."""
+    """Return the text of a UTF-8 file of at most 1 MiB; raise ConfigError in an administrator's words."""
     try:
-        data = file.read_bytes()
+        with file.open("rb") as source:
+            data = source.read(_MAX_OCTETS + 1)
     except OSError as e:
-        raise ConfigError(
-            (Complaint(span=Span(file=str(file)), message=f"cannot be read: {e.strerror}"),)
-        ) from e
+        raise _unreadable(file, f"cannot be read: {e.strerror}") from e
+    except ValueError as e:
+        raise _unreadable(Path(repr(str(file))), "cannot be read: this is no file name") from e
     if len(data) > _MAX_OCTETS:
-        raise ConfigError((Complaint(span=Span(file=str(file)), message="is larger than 1 MiB"),))
+        raise _unreadable(file, "is larger than 1 MiB")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as e:
-        line = data[: e.start].count(b"\n") + 1
-        span = Span(file=str(file), line=line, column=1)
+        before = data[: e.start].decode("utf-8")
+        line_start = before.rfind("\n") + 1
+        span = Span(file=str(file), line=before.count("\n") + 1, column=len(before) - line_start + 1)
         raise ConfigError((Complaint(span=span, message="is not UTF-8 text"),)) from e
+
+
+def _unreadable(file: Path, message: str) -> ConfigError:
+    return ConfigError((Complaint(span=Span(file=str(file)), message=message),))
 
 
 def parse(text: str, file: str) -> Config:
@@ -77,59 +97,180 @@ def parse(text: str, file: str) -> Config:
     try:
         return Config.model_validate(data)
     except ValidationError as e:
-        raise ConfigError(tuple(_complaint(document, data, error) for error in e.errors())) from None
+        errors = e.errors(include_url=False)[:_MAX_COMPLAINTS]
+    complaints = [_complaint(document, data, error) for error in errors]
+    raise ConfigError(tuple(sorted(complaints, key=lambda c: (c.span.line, c.span.column))))
 
 
-def _complaint(document: documents.Document, data: object, error: Any) -> Complaint:
+def _complaint(document: documents.Document, data: documents.Data, error: Any) -> Complaint:
+    """Put one of pydantic's errors into words, with the place where it stands."""
     loc = tuple(part for part in error["loc"] if isinstance(part, str | int))
+    if "at" in error.get("ctx", {}):
+        loc = (*loc, error["ctx"]["at"])
     path = _existing(data, loc)
-    kind = error["type"]
-    where = ".".join(str(p) for p in loc) or "the file"
-    if kind == "extra_forbidden":
-        known = _keys_at(loc[:-1])
-        near = difflib.get_close_matches(str(loc[-1]), known, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else "known: " + ", ".join(sorted(known))
-        return Complaint(span=document.key_span(path), message=f"unknown setting `{where}`", hint=hint)
-    message = str(error["msg"]).removeprefix("Value error, ")
-    given = error.get("input")
-    shown = f", not `{given}`" if isinstance(given, str | int | float | bool) else ""
+    where = _written(loc)
+    if error["type"] == "extra_forbidden":
+        return Complaint(
+            span=document.key_span(path),
+            message=f"unknown setting `{where}`",
+            hint=_hint(loc[:-1], str(loc[-1])),
+        )
+    if error["type"] == "missing":
+        section = _written(loc[:-1])
+        return Complaint(span=document.span(path), message=f"`{section}`: the setting `{loc[-1]}` is missing")
+    given = _at(data, path) if path == loc else error.get("input")
+    message, hint = _in_words(error, given)
     return Complaint(
-        span=document.span(path), message=f"`{where}`: {message[:1].lower()}{message[1:]}{shown}"
+        span=document.span(path), message=f"`{where}`: {message}" if where else message, hint=hint
     )
 
 
-def _existing(data: object, loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
-    """Return as much of the error's path as stands in the document (pydantic adds steps of its own)."""
+_TYPES = {
+    "model_type": "expected settings (`name: value`)",
+    "model_attributes_type": "expected settings (`name: value`)",
+    "dict_type": "expected settings (`name: value`)",
+    "tuple_type": "expected a list",
+    "string_type": "expected a text",
+    "bool_type": "expected true or false",
+    "bool_parsing": "expected true or false",
+    "int_type": "expected a whole number",
+    "int_parsing": "expected a whole number",
+    "int_parsing_size": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "too_short": "expected at least one entry",
+}
+_LIMITS = {
+    "greater_than_equal": ("at least", "ge"),
+    "less_than_equal": ("at most", "le"),
+}
+_QUOTED = re.compile(r"'([^']*)'")
+
+
+def _in_words(error: Any, given: object) -> tuple[str, str]:
+    """Return what is wrong, with the value that was given, and a hint or an empty string."""
+    kind, context, hint = error["type"], error.get("ctx", {}), ""
+    if kind in _TYPES:
+        message = _TYPES[kind]
+    elif kind in _LIMITS:
+        bound, key = _LIMITS[kind]
+        message = f"expected {bound} {context[key]}"
+    elif kind == "literal_error":
+        words = _QUOTED.findall(context["expected"])
+        message = "expected " + " or ".join((", ".join(words[:-1]), words[-1]))
+        if "path" in error["msg"]:
+            message += ", or a path (with a `/` or ending in `.yaml`)"
+        close = (
+            difflib.get_close_matches(given.lower()[:_SHOWN], words, n=1) if isinstance(given, str) else []
+        )
+        hint = f"did you mean `{close[0]}`?" if close else ""
+    else:
+        text = str(error["msg"]).removeprefix("Value error, ")
+        message = text[:1].lower() + text[1:] if text[1:2].islower() else text
+    shown = _shown(given)
+    if message.startswith("expected"):
+        message += f", not {shown}"
+    elif shown.strip("`") not in message:
+        message += f": {shown}"
+    return message, hint
+
+
+def _shown(value: object) -> str:
+    """Return a value as a complaint shows it: in one line, printable, short."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "`true`" if value else "`false`"
+    if isinstance(value, dict):
+        return "settings"
+    if isinstance(value, list | tuple):
+        return "a list" if value else "an empty list"
+    if isinstance(value, str | int | float):
+        text = "".join(c if c.isprintable() else "?" for c in str(value)[: _SHOWN + 1])
+        return f"`{text if len(text) <= _SHOWN else text[: _SHOWN - 3] + '...'}`"
+    return "this"
+
+
+def _written(loc: tuple[str | int, ...]) -> str:
+    """Return a place in the settings as people write it: `trusted_hops[0].networks[1]`."""
+    text = ""
+    for part in loc:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return _shown(text)[1:-1] if text else ""
+
+
+def _at(data: documents.Data, path: documents.Path) -> documents.Data:
+    """Return the value at a path that leads there."""
+    node = data
+    for part in path:
+        node = _below(node, part)
+    return node
+
+
+def _below(node: documents.Data, part: str | int) -> documents.Data:
+    """Return one entry of a mapping or list.
+
+    Raises:
+        LookupError: there is none.
+    """
+    if isinstance(node, dict) and isinstance(part, str):
+        return node[part]
+    if isinstance(node, list) and isinstance(part, int):
+        return node[part]
+    raise LookupError(part)
+
+
+def _existing(data: documents.Data, loc: tuple[str | int, ...]) -> documents.Path:
+    """Return as much of the error's path as stands in the document (pydantic may add steps of its own)."""
     path: list[str | int] = []
     node = data
     for part in loc:
-        if (isinstance(node, dict) and part in node) or (
-            isinstance(node, list) and isinstance(part, int) and part < len(node)
-        ):
-            node = node[part]  # type: ignore[index]  # checked on the line above
-            path.append(part)
-        else:
+        try:
+            node = _below(node, part)
+        except LookupError:
             break
+        path.append(part)
     return tuple(path)
 
 
-def _keys_at(path: tuple[str | int, ...]) -> list[str]:
-    """Return the names of the settings that may stand at `path`."""
+def _hint(section: tuple[str | int, ...], name: str) -> str:
+    """Return what a setting of an unknown name was probably meant to be."""
+    name = name[:_SHOWN]
+    model = _model_at(section)
+    known = list(model.model_fields) if model is not None else []
+    near = difflib.get_close_matches(name.lower(), known, n=1)
+    if near:
+        return f"did you mean `{near[0]}`?"
+    elsewhere = [full for last, full in _settings() if name.lower() in {last, full}]
+    if elsewhere:
+        outer, _, last = elsewhere[0].partition(".")
+        return f"write `{last}:` in the section `{outer}:`"
+    return "known: " + ", ".join(sorted(known)) if 0 < len(known) <= _MAX_LISTED else ""
+
+
+def _settings() -> Iterator[tuple[str, str]]:
+    """Yield the last name and the full name of every setting within a section."""
+    for section, field in Config.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            for name in inner.model_fields:
+                yield name, f"{section}.{name}"
+
+
+def _model_at(path: tuple[str | int, ...]) -> type[BaseModel] | None:
+    """Return the model of the section at `path`."""
     model: type[BaseModel] = Config
     for part in path:
         if isinstance(part, int):
             continue
         field = model.model_fields.get(part)
-        if field is None:
-            return []
-        inner = field.annotation
+        inner = field.annotation if field is not None else None
         for candidate in (inner, *getattr(inner, "__args__", ())):
             if isinstance(candidate, type) and issubclass(candidate, BaseModel):
                 model = candidate
                 break
         else:
-            return []
-    return list(model.model_fields)
+            return None
+    return model
 
 
 def json_schema() -> dict[str, Any]:
@@ -143,8 +284,35 @@ def json_schema() -> dict[str, Any]:
 def warnings(config: Config) -> tuple[str, ...]:
     """Return what works but will surprise."""
     found: list[str] = []
+    milter = config.milter
     if config.grpc.listen:
         found.append("grpc.listen is set, but this version has no gRPC service yet: it is ignored")
-    if config.milter.engine == "libmilter" and config.milter.body_cap is not None:
+    if milter.engine == "libmilter" and milter.body_cap is not None:
         found.append("milter.body_cap is ignored by `engine: libmilter`")
+    if milter.engine == "libmilter" and milter.workers is not None:
+        found.append("milter.workers is ignored by `engine: libmilter`: it has one process for each listener")
+    specs = [ListenSpec.parse(text) for text in milter.listen]
+    if milter.socket_mode & 0o002 and any(spec.family is Family.UNIX for spec in specs):
+        found.append("milter.socket_mode lets everybody on this machine speak to the milter's socket")
+    found += [
+        f"milter.listen: {spec} takes connections from other machines, and a milter asks nobody who he is"
+        for spec in specs
+        if spec.family is not Family.UNIX and not _is_private(spec.host)
+    ]
+    found += [
+        f"internal.networks: {text} is everybody: no mail will be judged"
+        for text in config.internal.networks
+        if ip_network(text).prefixlen == 0
+    ]
+    if config.limits.checks > config.limits.message:
+        found.append("limits.checks is longer than limits.message, which ends everything")
     return tuple(found)
+
+
+def _is_private(host: str) -> bool:
+    """True of an address that only this machine or a network of our own can reach; of a name nobody knows."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return True
+    return address.is_private and not address.is_unspecified

@@ -1,22 +1,38 @@
 """The settings of authmilter: every key of `authmilter.yaml`, its type, its safe default and its meaning.
 
-An empty file is a complete configuration. Durations are a number of seconds or a text such as `5s`, `300ms`,
-`2m`, `1h`; sizes a number of octets or `64K`, `50M`. Unknown keys are errors.
+An empty file is a complete configuration, and an empty section (`dns:`) is that section's defaults. Durations are
+a number of seconds or a text such as `5s`, `300ms`, `2m`, `1h`; sizes a number of octets or `64K`, `50M`; a file
+mode is written as for chmod. Unknown keys are errors.
+
+Whatever passes here can be built from: what a part would refuse later (a name server's address, a field name that
+cannot be removed) is refused here, where the file's line is known.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
-from authmilter.errors import InvalidName
+from authmilter.dns.servers import Server
+from authmilter.headers.settings import HeaderSettings, removal
 from authmilter.milter.sockets import ListenSpec
 from authmilter.names import Domain
 
 __all__ = [
+    "SHIPPED_POLICIES",
     "Config",
     "ControlConfig",
     "DkimConfig",
@@ -34,76 +50,190 @@ __all__ = [
     "SubmissionConfig",
 ]
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
-_UNITS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZE = re.compile(r"(\d+)\s*([kKmMgG])?[bB]?")
-_SIZES = {None: 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+#: The words that may stand for a policy (those of policy/shipped.py, which the configuration does not import).
+SHIPPED_POLICIES = ("monitor", "enforce", "strict")
+
+#: No duration is longer, in seconds: a year. Timers take no more than some years.
+MAX_DURATION = 366 * 86400.0
+#: No size is larger, in octets.
+MAX_SIZE = 1 << 40
+
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)[ \t]*(ms|s|m|h|d)?")
+_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_SIZE = re.compile(r"([0-9]{1,15})[ \t]*([kKmMgG])?[bB]?")
+_SIZES = {"G": 1 << 30, "M": 1 << 20, "K": 1 << 10}
+_MODE = re.compile(r"(?:0o)?0?[0-7]{3}")
 
 
 def _duration(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError("expected a duration such as 5s, 300ms or 2m")  # noqa: TRY004 - pydantic collects ValueError
-    match = _DURATION.fullmatch(str(value).strip())
-    if match is None:
+    """Read a duration in seconds, to the microsecond."""
+    seconds = -1.0
+    if isinstance(value, str):
+        match = _DURATION.fullmatch(value.strip())
+        if match is not None:
+            seconds = float(match.group(1)) * _UNITS[match.group(2) or "s"]
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    if math.isnan(seconds) or seconds < 0:
         raise ValueError("expected a duration such as 5s, 300ms or 2m")
-    return float(match.group(1)) * _UNITS[match.group(2)]
+    if seconds > MAX_DURATION:
+        raise ValueError("expected a duration of at most 366 days")
+    return round(seconds, 6)
+
+
+def _duration_text(seconds: float) -> str:
+    """Write a duration so that `_duration` reads the same."""
+    for unit, length in _UNITS.items():
+        count = round(seconds / length, 6)
+        if count >= 1 and count.is_integer():
+            return f"{int(count)}{unit}"
+    return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
+
+
+def _within(low: float, high: float) -> AfterValidator:
+    """Bound a duration, in seconds."""
+
+    def check(seconds: float) -> float:
+        if not low <= seconds <= high:
+            raise ValueError(f"expected a duration from {_duration_text(low)} to {_duration_text(high)}")
+        return seconds
+
+    return AfterValidator(check)
 
 
 def _size(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError("expected a size such as 65536, 64K or 50M")  # noqa: TRY004 - pydantic collects ValueError
-    match = _SIZE.fullmatch(str(value).strip())
-    if match is None:
+    """Read a number of octets."""
+    octets = -1
+    if isinstance(value, str):
+        match = _SIZE.fullmatch(value.strip())
+        if match is not None:
+            octets = int(match.group(1)) * _SIZES.get((match.group(2) or "").upper(), 1)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        octets = value
+    if octets < 0:
         raise ValueError("expected a size such as 65536, 64K or 50M")
-    unit = match.group(2)
-    return int(match.group(1)) * _SIZES[unit.lower() if unit else None]
+    if octets > MAX_SIZE:
+        raise ValueError("expected a size of at most 1024G")
+    return octets
+
+
+def _size_text(octets: int) -> str | int:
+    """Write a size so that `_size` reads the same."""
+    for unit, size in _SIZES.items():
+        if octets and octets % size == 0:
+            return f"{octets // size}{unit}"
+    return octets
 
 
 def _domain(value: str) -> str:
-    try:
-        return Domain.parse(value).ascii
-    except InvalidName as e:
-        raise ValueError(str(e)) from None
+    return Domain.parse(value).ascii
+
+
+def _sibling(value: str) -> str:
+    stem = value.removeprefix("*.")
+    return value[: len(value) - len(stem)] + _domain(stem)
 
 
 def _network(value: str) -> str:
-    text = value.strip()
     try:
-        return str(ipaddress.ip_network(text, strict=False))
+        network = ipaddress.ip_network(value.strip(), strict=False)
     except ValueError:
         raise ValueError("expected an IP address or network such as 192.0.2.0/24") from None
+    # Clients come as plain IPv4 addresses, however the MTA writes them; so must the networks they are looked for in.
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is not None and network.prefixlen >= 96:
+        network = ipaddress.ip_network((mapped, network.prefixlen - 96))
+    return str(network)
 
 
 def _listen(value: str) -> str:
     return str(ListenSpec.parse(value))
 
 
-def _mode(value: object) -> int:
-    # YAML 1.1 reads 0660 as octal already, "0660" stays a text; both mean what chmod means by them.
-    if isinstance(value, str) and re.fullmatch(r"0?o?[0-7]{3,4}", value):
-        return int(value.replace("o", ""), 8)
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0o777:
+def _name_server(value: str) -> str:
+    Server.parse(value)
+    return value
+
+
+def _field_name(value: str) -> str:
+    HeaderSettings(strip=(value,))
+    if not value.endswith("*") and not removal(value).covers(value.lower().encode()):
+        raise ValueError("this field is part of every message or signature and is never removed")
+    return value
+
+
+def _socket_path(value: str) -> str:
+    return ListenSpec.parse(f"unix:{value}").path if value else value
+
+
+def _policy(value: str) -> str:
+    if value in SHIPPED_POLICIES or "/" in value or value.endswith((".yaml", ".yml")):
         return value
+    # Written as pydantic writes a closed list's error, so that it is explained as one.
+    raise PydanticCustomError(
+        "literal_error",
+        "expected {expected}, or a path with a `/` or ending in .yaml",
+        {"expected": "'monitor', 'enforce' or 'strict'"},
+    )
+
+
+def _no_repeats(values: tuple[str, ...]) -> tuple[str, ...]:
+    for position, value in enumerate(values):
+        if value in values[:position]:
+            raise PydanticCustomError("repeated", "stands twice in the list", {"at": position})
+    return values
+
+
+def _mode(value: object) -> int:
+    # A number is decimal only by accident: our YAML keeps `0660` a text, and who writes 660 means chmod's 660 too.
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(text, str) and _MODE.fullmatch(text):
+        return int(text.removeprefix("0o"), 8)
     raise ValueError('expected a file mode such as "0660"')
 
 
-Duration = Annotated[float, BeforeValidator(_duration, json_schema_input_type=float | str), Field(ge=0)]
-Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=int | str), Field(ge=0)]
+def _mode_text(mode: int) -> str:
+    return f"{mode:04o}"
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(_duration, json_schema_input_type=Annotated[float, Field(ge=0)] | str),
+    PlainSerializer(_duration_text, return_type=str, when_used="json"),
+]
+Size = Annotated[
+    int,
+    BeforeValidator(_size, json_schema_input_type=Annotated[int, Field(ge=0)] | str),
+    PlainSerializer(_size_text, when_used="json"),
+]
+FileMode = Annotated[
+    int,
+    BeforeValidator(_mode, json_schema_input_type=int | str),
+    PlainSerializer(_mode_text, return_type=str, when_used="json"),
+]
 DomainText = Annotated[str, AfterValidator(_domain)]
+SiblingText = Annotated[str, AfterValidator(_sibling)]
 NetworkText = Annotated[str, AfterValidator(_network)]
 ListenText = Annotated[str, AfterValidator(_listen)]
-FileMode = Annotated[int, BeforeValidator(_mode, json_schema_input_type=int | str)]
+NameServerText = Annotated[str, AfterValidator(_name_server)]
+FieldNameText = Annotated[str, AfterValidator(_field_name)]
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_default(cls, value: Any) -> Any:
+        return {} if value is None else value
+
 
 class MilterConfig(_Section):
     """The milter door."""
 
-    listen: tuple[ListenText, ...] = Field(
+    listen: Annotated[tuple[ListenText, ...], AfterValidator(_no_repeats)] = Field(
         ("inet:8891@127.0.0.1",),
+        min_length=1,
         description="where the MTA connects: inet:port@host, inet:host:port, inet6:port@[host], unix:/path, local:/path or a bare path",
     )
     engine: Literal["native", "libmilter"] = Field(
@@ -121,12 +251,13 @@ class MilterConfig(_Section):
         description="what a message gets when a check that the policy reads failed inside authmilter: 451 4.3.0, or accepted and tagged",
     )
     max_sessions: int = Field(
-        5000, ge=1, description="open sessions per worker; more are turned away with 4xx"
+        5000, ge=1, le=1_000_000, description="open sessions per worker; more are turned away with 4xx"
     )
-    idle_timeout: Duration = Field(
-        600.0, description="a session without any traffic is closed after this long"
+    idle_timeout: Annotated[Duration, _within(10, MAX_DURATION)] = Field(
+        7200.0,
+        description="a session without any traffic is closed after this long; while a client is slow to send its message there is none",
     )
-    progress: Duration = Field(
+    progress: Annotated[Duration, _within(0.1, 25)] = Field(
         3.0, description="while a verdict waits for DNS, the MTA is told so this often"
     )
     body_cap: Size | None = Field(
@@ -145,22 +276,35 @@ class GrpcConfig(_Section):
 class DnsConfig(_Section):
     """Where answers come from."""
 
-    nameservers: tuple[str, ...] = Field(
+    nameservers: tuple[NameServerText, ...] = Field(
         (), description="resolvers as IP or IP:port; default: those of resolv.conf"
     )
-    timeout: Duration = Field(5.0, gt=0, description="the longest one question may take, repeats included")
+    timeout: Annotated[Duration, _within(0.01, 60)] = Field(
+        5.0, description="the longest one question may take, repeats included"
+    )
     cache_size: Size = Field(32 << 20, description="octets of answers kept per worker")
     min_ttl: Duration = Field(5.0, description="keep an answer at least this long")
     max_ttl: Duration = Field(86400.0, description="keep an answer at most this long")
     negative_max_ttl: Duration = Field(
         900.0, description="keep `no such name` and `no such record` at most this long"
     )
-    failure_ttl: Duration = Field(
-        3.0, ge=1, le=5, description="keep a failure this long (RFC 9520: 1 to 5 s)"
+    failure_ttl: Annotated[Duration, _within(1, 5)] = Field(
+        3.0, description="keep a failure this long (RFC 9520: 1 to 5 s)"
     )
     zone: str | None = Field(
         None, description="answer from this zone file instead of the network (tests, demonstrations)"
     )
+
+    @model_validator(mode="after")
+    def _ttls_have_an_order(self) -> DnsConfig:
+        for name, limit in (("max_ttl", self.max_ttl), ("negative_max_ttl", self.negative_max_ttl)):
+            if limit < self.min_ttl:
+                shorter, least = _duration_text(limit), _duration_text(self.min_ttl)
+                raise PydanticCustomError(
+                    "order", "{name} ({shorter}) is shorter than min_ttl ({least})",
+                    {"name": name, "shorter": shorter, "least": least, "at": name if name in self.model_fields_set else "min_ttl"},
+                )  # fmt: skip
+        return self
 
 
 class InternalConfig(_Section):
@@ -184,14 +328,14 @@ class SubmissionConfig(_Section):
 class HopConfig(_Section):
     """Our content filter or list server handing mail back."""
 
-    networks: tuple[NetworkText, ...] = Field((), description="addresses it comes from")
+    networks: tuple[NetworkText, ...] = Field(min_length=1, description="addresses it comes from")
     daemon_names: tuple[str, ...] = Field((), description="if given, {daemon_name} must be one of these too")
 
 
 class RelayConfig(_Section):
     """Our backup MX or edge: judged for the client it names, never refused."""
 
-    networks: tuple[NetworkText, ...] = Field((), description="addresses it comes from")
+    networks: tuple[NetworkText, ...] = Field(min_length=1, description="addresses it comes from")
     received_by: tuple[DomainText, ...] = Field(
         (),
         description="host names the relay writes after `by` in its Received field; the client's address is read from that field. Without them SPF and iprev are not asked",
@@ -208,7 +352,9 @@ class DkimConfig(_Section):
     """DKIM verification, RFC 6376."""
 
     max_signatures: int = Field(10, ge=1, le=100, description="signatures checked per message")
-    min_rsa_bits: int = Field(1024, ge=1024, description="shorter RSA keys never pass (RFC 8301: 1024)")
+    min_rsa_bits: int = Field(
+        1024, ge=1024, le=8192, description="shorter RSA keys never pass (RFC 8301: 1024)"
+    )
     clock_skew: Duration = Field(300.0, description="allowed difference of clocks for t= and x=")
     unsigned_body: Literal["policy", "accept"] = Field(
         "policy",
@@ -236,18 +382,22 @@ class HeaderConfig(_Section):
 
     received_spf: bool = Field(False, description="also write Received-SPF (RFC 7208 section 9.1)")
     comments: bool = Field(True, description="comments in Authentication-Results")
-    show_login: bool = Field(True, description="the login of an authenticated sender in Authentication-Results (smtp.auth)")
-    strip: tuple[str, ...] = Field((), description="further field names removed from internet mail")
+    show_login: bool = Field(
+        True, description="the login of an authenticated sender in Authentication-Results (smtp.auth)"
+    )
+    strip: tuple[FieldNameText, ...] = Field(
+        (), description="further field names removed from internet mail (`X-Spam-Flag`, `X-Spam-*`)"
+    )
 
 
 class LimitsConfig(_Section):
     """The time one message may take, from its end to our answer."""
 
-    message: Duration = Field(
-        20.0, gt=0, le=280, description="everything (Postfix waits 300 s at this point)"
+    message: Annotated[Duration, _within(0.1, 280)] = Field(
+        20.0, description="everything (Postfix waits 300 s at this point)"
     )
-    checks: Duration = Field(
-        10.0, gt=0, description="SPF, DKIM and iprev; what is left of `message` stays DMARC's"
+    checks: Annotated[Duration, _within(0.1, 280)] = Field(
+        10.0, description="SPF, DKIM and iprev; what is left of `message` stays DMARC's"
     )
 
 
@@ -264,7 +414,9 @@ class LogConfig(_Section):
 class ControlConfig(_Section):
     """The supervisor's control socket (`authmilter status`, `authmilter reload`)."""
 
-    socket: str = Field("/run/authmilter/control.sock", description="its path; empty: none")
+    socket: Annotated[str, AfterValidator(_socket_path)] = Field(
+        "/run/authmilter/control.sock", description="its absolute path; empty: none"
+    )
 
 
 class Config(_Section):
@@ -273,8 +425,9 @@ class Config(_Section):
     authserv_id: DomainText | None = Field(
         None, description="our name in Authentication-Results; default: the MTA's own name (macro j)"
     )
-    authserv_siblings: tuple[DomainText, ...] = Field(
-        (), description="further authserv-ids of our own: forged fields with these are removed too"
+    authserv_siblings: tuple[SiblingText, ...] = Field(
+        (),
+        description="further authserv-ids of our own: forged fields with these are removed too; `*.example.com` stands for every name below example.com",
     )
     user: str = Field("", description="become this user once the sockets are open (needs root at start)")
     group: str = Field("", description="and this group; default: the user's own")
@@ -285,7 +438,7 @@ class Config(_Section):
     submission: SubmissionConfig = SubmissionConfig()
     trusted_hops: tuple[HopConfig, ...] = ()
     trusted_relays: tuple[RelayConfig, ...] = ()
-    policy: str = Field(
+    policy: Annotated[str, AfterValidator(_policy)] = Field(
         "monitor",
         description="monitor, enforce or strict, or a path (with / or ending in .yaml) relative to this file",
     )
