@@ -35,7 +35,7 @@ from yaml.events import (
 
 from authmilter.errors import Complaint, ConfigError, Span
 
-__all__ = ["Data", "Document", "Path", "parse"]
+__all__ = ["Data", "Document", "Path", "dump", "parse"]
 
 #: Plain data: what JSON has.
 Data = None | bool | int | float | str | list["Data"] | dict[str, "Data"]
@@ -297,6 +297,21 @@ def parse(text: str, file: str) -> Document:
         raise ConfigError(tuple(reader.complaints))
     root = reader.root if reader.root is not None else _Node(span=Span(file=file, line=1, column=1))
     return Document(file, root.data, root)
+
+
+def dump(data: Data) -> str:
+    """Return plain data as YAML, keys in their order; `parse` reads the same back from it.
+
+    Not for numbers beyond what `_INT` and `_FLOAT` know, nor for infinities: `parse` takes those for text.
+    """
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+class _Dumper(yaml.SafeDumper):
+    """The library's writer, without anchors: a value that stands in two places is written twice."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - the library's shape
+        return True
 
 
 def _resolve(text: str) -> Data:

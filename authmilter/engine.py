@@ -39,10 +39,10 @@ from authmilter.origins import OriginRules, Relay
 from authmilter.pipeline import METHODS, CheckSettings, Inquiry, Method, Stage
 from authmilter.policy import decide
 from authmilter.policy.decide import OnError
-from authmilter.policy.rules import Policy
+from authmilter.policy.rules import Mode, Policy
 from authmilter.ports import Journal, Missing, Resolver
 from authmilter.spf.result import SpfResult
-from authmilter.verdict import Decision, Step, Verdict
+from authmilter.verdict import Step, Verdict
 
 __all__ = ["Budget", "Runtime", "Verification", "verify"]
 
@@ -331,19 +331,23 @@ class Verification:
         try:
             evidence = await self._evidence(whole)
             mail = self._finish()
-            decision: Decision = self._guarded(
+            judged = self._guarded(
                 "policy", lambda: decide.judge(mail, evidence, runtime.policy, runtime.on_error)
             )
-            if decision is None:
-                decision = decide.on_error_decision(runtime.policy, runtime.on_error, "policy", mail)
+            decision = (
+                judged
+                if judged is not None
+                else decide.on_error_decision(runtime.policy, runtime.on_error, "policy", mail)
+            )
             plan = self._guarded(
                 "headers", lambda: header_edits.plan(mail, evidence, decision, runtime.headers)
             )
         finally:
             self.cancel()
         if plan is None:
-            # Without a plan forged headers could stay in the mail: it must not be delivered as it is.
-            decision = decide.on_error_decision(runtime.policy, runtime.on_error, "headers", mail)
+            # Without a plan forged headers would stay in the mail: whatever the settings, the sender keeps it for now.
+            strictly = replace(runtime.policy, mode=Mode.ENFORCE)
+            decision = decide.on_error_decision(strictly, OnError.TEMPFAIL, "headers", mail)
             plan = Plan(edits=(), authentication_results="")
         verdict = Verdict(
             mail_id=mail.id,

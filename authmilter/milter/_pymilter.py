@@ -20,6 +20,8 @@ Known limits, of libmilter and pymilter and not of this module; the native engin
 * After QUIT_NC pymilter has forgotten the connection and the negotiation; the last negotiation of the process is
   taken to be the one.
 * On an MTA that sends no macros with a command, libmilter goes on to give those of an earlier message.
+* After a reply or ABORT that ended a message, libmilter overlooks QUIT_NC and the CONNECT after it. The next client is
+  then known from its macros only, and not at all where the MTA sends no {client_addr}.
 * What cannot follow is ignored by libmilter, where the native engine closes the connection.
 """
 
@@ -27,10 +29,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import os
 import socket
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -56,16 +59,18 @@ from authmilter.milter.protocol import (
     Negotiate,
     Negotiated,
     QuarantineMessage,
+    QuitNew,
     Rcpt,
     RemoteProtocolError,
     Reply,
     ReplyCode,
     Stage,
+    Step,
     Unknown,
     Verb,
 )
 from authmilter.milter.session import MilterSession, Pending, SessionFactory
-from authmilter.milter.sockets import DEFAULT_BACKLOG, DEFAULT_MODE, ListenSpec, owner_ids
+from authmilter.milter.sockets import DEFAULT_BACKLOG, DEFAULT_MODE, ListenSpec, owner_ids, refuse_if_taken
 from authmilter.milter.sockets import Family as SocketFamily
 
 try:
@@ -95,6 +100,12 @@ _STAGE_NUMBERS = {
     Stage.END_OF_HEADERS: 6,
     Stage.END_OF_MESSAGE: 5,
 }
+
+#: libmilter keeps the macros of a HELO or MAIL until others come; one that always has a value makes them come.
+_ALWAYS_THERE = {1: ("j",), 2: ("{mail_mailer}",)}
+
+_CLIENT_ADDR = "{client_addr}"
+
 _MACROS = {stage: tuple(dict(SYMBOLS)[number].decode().split()) for stage, number in _STAGE_NUMBERS.items()}
 
 
@@ -176,14 +187,16 @@ class LibmilterEngine:
         owner: str | None = None,
         group: str | None = None,
     ) -> None:
-        """Open the listening socket; a unix socket's path is replaced.
+        """Open the listening socket; a unix socket that nobody listens on is replaced.
 
         Raises:
             AuthMilterError: libmilter cannot listen there, or no such owner or group.
-            OSError: the socket's owner or mode cannot be set.
+            OSError: the path is taken, or the socket's owner or mode cannot be set.
         """
         self.listener = str(spec)
         uid, gid = owner_ids(owner, group)
+        if spec.family is SocketFamily.UNIX:
+            refuse_if_taken(spec.path)  # libmilter would take a living server's
         try:
             milter.setconn(spec.for_libmilter)
             milter.setbacklog(self.settings.backlog)
@@ -222,7 +235,7 @@ class LibmilterEngine:
     def _register(self) -> None:
         try:
             milter.set_flags(milter.ADDHDRS | milter.CHGHDRS | milter.QUARANTINE | milter.SETSYMLIST)
-            milter.set_exception_policy(milter.TEMPFAIL)
+            milter.set_exception_policy(milter.CONTINUE)  # see `_wrap`; for what pymilter cannot hand over
             milter.set_connect_callback(self._wrap("connect"))
             milter.set_helo_callback(self._wrap("helo"))
             milter.set_envfrom_callback(self._wrap("mail"))
@@ -243,10 +256,16 @@ class LibmilterEngine:
             raise AuthMilterError(f"libmilter cannot be set up: {e}") from None
 
     def _wrap(self, name: str) -> Callable[..., int]:
-        """Return libmilter's callback: the connection's method of that name, and no exception out of it."""
+        """Return libmilter's callback: the connection's method of that name, and no exception out of it.
+
+        Only a negotiation and the end of a message may be refused: libmilter forgets where it is when a callback is
+        refused that the MTA expects no reply to, and never comes to the end of the message.
+        """
         method: Callable[..., int] = getattr(_Connection, name)
+        refused = _code("TEMPFAIL" if name in {"negotiate", "end_of_message"} else "CONTINUE")
 
         def callback(ctx: Any, *args: Any) -> int:
+            connection: _Connection | None = None
             try:
                 connection = ctx.getpriv()
                 if connection is None:
@@ -257,8 +276,9 @@ class LibmilterEngine:
                 return method(connection, ctx, *args)
             except Exception as e:  # noqa: BLE001 - the outermost line of a door: libmilter gets an answer, the journal a bug
                 self.factory.bug(f"libmilter:{name}", e)
-                tempfail: int = milter.TEMPFAIL
-                return tempfail
+                if connection is not None:
+                    connection.broken = True
+                return refused
 
         return callback
 
@@ -266,22 +286,26 @@ class LibmilterEngine:
 class _Connection:
     """One connection from an MTA: small callbacks that write down events, and the way to the loop and back."""
 
-    __slots__ = ("_engine", "_events", "_fields", "_session")
+    __slots__ = ("_address", "_engine", "_events", "_session", "broken")
 
     def __init__(self, engine: LibmilterEngine) -> None:
         self._engine = engine
         self._session: MilterSession = engine.factory(engine.listener)
         self._events: list[Event] = []
+        self._address: bytes | None = None
+        #: a bug has cost the message; its end is answered with `on_error`
+        self.broken = False
 
     # -- callbacks ---------------------------------------------------------------------------------------------
 
     def negotiate(self, ctx: Any, options: list[int]) -> int:
-        # libmilter feigns the no-reply steps an MTA does not know, and hides the MTA's version
-        self._engine.offer = Negotiate(NEWEST_VERSION, options[0], options[1])
+        # libmilter feigns the no-reply steps an MTA does not know, and hides the MTA's version. Bodies are answered:
+        # libmilter forgets the end of a message whose last chunk comes with it and gets no reply.
+        self._engine.offer = Negotiate(NEWEST_VERSION, options[0], options[1] & ~Step.NO_REPLY_BODY)
         reply = self.negotiate_again()
         options[:] = [reply.actions, reply.steps, 0, 0]
         for stage, names in reply.symbols:
-            ctx.setsymlist(stage, names.decode())
+            ctx.setsymlist(stage, " ".join((names.decode(), *_ALWAYS_THERE.get(stage, ()))))
         return _code("CONTINUE")
 
     def negotiate_again(self) -> Negotiated:
@@ -291,16 +315,19 @@ class _Connection:
         return reply
 
     def connect(self, ctx: Any, hostname: str, family: int, address: Any) -> int:
-        self._look_up(ctx, Stage.CONNECT)
+        self._address = self._look_up(ctx, Stage.CONNECT).get(_CLIENT_ADDR.encode())
         known = _FAMILIES.get(family, Family.UNKNOWN)
         host, port = (address, 0) if isinstance(address, str) else (address or ("", 0))[:2]
         return self._note(Connect(_bytes(hostname), known, port, _bytes(host)))
 
     def helo(self, ctx: Any, name: str) -> int:
+        self._check_client(ctx)
         self._look_up(ctx, Stage.HELO)
         return self._note(Helo(_bytes(name)))
 
     def mail(self, ctx: Any, *args: bytes) -> int:
+        self.broken = False
+        self._check_client(ctx)
         self._look_up(ctx, Stage.MAIL)
         code = self._note(Mail(args or (b"",)))
         self._tell()  # so that its questions are asked while the MTA goes on
@@ -334,36 +361,41 @@ class _Connection:
         return _code("SKIP") if self._wait() is Verb.SKIP else code
 
     def end_of_message(self, ctx: Any) -> int:
+        if self.broken:
+            self.broken = False
+            return self._apply(ctx, self._in_loop(self._give_up))
         self._look_up(ctx, Stage.END_OF_MESSAGE)
         self._events.append(EndOfMessage())
         judging = self._submit(self._judge(self._take()))
         settings = self._engine.settings
         waited = 0.0
-        while True:
-            try:
-                return self._apply(ctx, judging.result(settings.progress))
-            except concurrent.futures.TimeoutError:
-                if judging.done():  # the verification's own, which is a bug of it
-                    return self._apply(ctx, self._in_loop(lambda: self._session.conclude(None)))
+        while not concurrent.futures.wait((judging,), settings.progress).done:
             waited += settings.progress
             if waited >= settings.verdict_timeout:
                 judging.cancel()
-                return self._apply(ctx, self._in_loop(self._too_late))
+                return self._apply(ctx, self._fail(TimeoutError(f"no verdict after {waited:.0f} seconds")))
             try:
                 ctx.progress()
             except milter.error:  # the MTA is gone; libmilter will find out
                 judging.cancel()
                 self.abort(ctx)
                 return _code("TEMPFAIL")
+        try:
+            replies = judging.result()
+        except concurrent.futures.CancelledError as e:
+            replies = self._fail(e)
+        return self._apply(ctx, replies)
 
     def abort(self, ctx: Any) -> int:
         del ctx
+        self.broken = False
         self._events.append(Abort())
         self._tell()
         return _code("CONTINUE")
 
     def close(self, ctx: Any) -> int:
         del ctx
+        self._tell()
         self._engine.loop.call_soon_threadsafe(self._session.lost)
         return _code("CONTINUE")
 
@@ -371,19 +403,25 @@ class _Connection:
 
     def _note(self, event: Event) -> int:
         """Write an event down, and return the answer that was agreed on for its kind."""
-        self._events.append(event)
+        if not self.broken:
+            self._events.append(event)
         return _code("CONTINUE" if type(event) in self._session.abilities.answers else "NOREPLY")
 
-    def _look_up(self, ctx: Any, stage: Stage) -> None:
-        values: dict[bytes, bytes] = {}
-        for name in _MACROS[stage]:
-            try:
-                value = ctx.getsymval(name)
-            except UnicodeDecodeError:
-                value = "?"
-            if value is not None:
-                values[name.encode()] = _bytes(value)
+    def _check_client(self, ctx: Any) -> None:
+        """Find out whether libmilter overlooked a new client, and report it as its macros have it."""
+        if self._address is None or _symbol(ctx, _CLIENT_ADDR) in {self._address, None}:
+            return
+        self._events.append(QuitNew())
+        macros = self._look_up(ctx, Stage.CONNECT)
+        self._address = macros.get(_CLIENT_ADDR.encode())
+        self._events.append(Connect(macros.get(b"{client_name}", b""), Family.UNKNOWN, 0, b""))
+
+    def _look_up(self, ctx: Any, stage: Stage) -> Mapping[bytes, bytes]:
+        """Write down the macros of a stage."""
+        found = ((name, _symbol(ctx, name)) for name in _MACROS[stage])
+        values = {name.encode(): value for name, value in found if value is not None}
         self._events.append(Macros(stage, values))
+        return values
 
     def _take(self) -> list[Event]:
         events, self._events = self._events, []
@@ -424,10 +462,14 @@ class _Connection:
             return self._session.conclude(None)
         return await self._session.answer()
 
-    def _too_late(self) -> tuple[Reply, ...]:
-        return self._session.failed(
-            TimeoutError(f"no verdict after {self._engine.settings.verdict_timeout:.0f} seconds")
-        )
+    def _give_up(self) -> tuple[Reply, ...]:
+        self._events.clear()
+        with contextlib.suppress(RemoteProtocolError):
+            self._session.handle(Abort())
+        return self._session.conclude(None)
+
+    def _fail(self, error: Exception) -> tuple[Reply, ...]:
+        return self._in_loop(lambda: self._session.failed(error))
 
     # -- replies -------------------------------------------------------------------------------------------------
 
@@ -458,8 +500,18 @@ def _give(ctx: Any, reply: Reply, code: int) -> int:
         ctx.setreply(str(reply.code), reply.enhanced, *lines)
         return _code("REJECT" if reply.code >= 500 else "TEMPFAIL")
     elif isinstance(reply, Verb):
-        return _code(reply.name)
+        # to libmilter an accepted message is not as over as one that goes on
+        return _code("CONTINUE" if reply is Verb.ACCEPT else reply.name)
     return code
+
+
+def _symbol(ctx: Any, name: str) -> bytes | None:
+    """Return a macro's value, None where it has none."""
+    try:
+        value = ctx.getsymval(name)
+    except UnicodeDecodeError:
+        return b"?"
+    return None if value is None else _bytes(value)
 
 
 def _code(name: str) -> int:

@@ -229,6 +229,9 @@ class _Connection(asyncio.Protocol):
         except StopIteration as done:
             out.extend(reply.wire for reply in done.value)
             return
+        except asyncio.CancelledError as e:  # raised from within: nothing here was cancelled
+            out.extend(reply.wire for reply in self._session.failed(e))
+            return
         settings = self._server.settings
         self.judged_since = self._loop.time()
         self._task = self._loop.create_task(_resumed(answer, waits_for))

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from authmilter.errors import AuthMilterError, InvalidName
 
-__all__ = ["Family", "ListenSpec", "open_listener", "owner_ids", "remove_listener"]
+__all__ = ["Family", "ListenSpec", "open_listener", "owner_ids", "refuse_if_taken", "remove_listener"]
 
 #: sizeof(sun_path) is 108 on Linux, its final NUL included (unix(7)).
 MAX_UNIX_PATH = 107
@@ -222,12 +222,21 @@ def _state(path: str) -> _State:
     return _State.ALIVE  # connected, or its backlog is full (EAGAIN), or not for us to know (EACCES)
 
 
-def _open_unix(path: str, mode: int, uid: int, gid: int, backlog: int) -> socket.socket:
+def refuse_if_taken(path: str) -> None:
+    """Refuse the path of a unix socket that may not be replaced.
+
+    Raises:
+        OSError: EADDRINUSE where a living server listens, ENOTSOCK where something else stands.
+    """
     state = _state(path)
     if state is _State.ALIVE:
         raise OSError(errno.EADDRINUSE, "another server listens on this socket", path)
     if state is _State.OTHER:
         raise OSError(errno.ENOTSOCK, "this path exists and is not a socket", path)
+
+
+def _open_unix(path: str, mode: int, uid: int, gid: int, backlog: int) -> socket.socket:
+    refuse_if_taken(path)
     beside = Path(path).parent / f".{os.getpid():x}.s"
     if len(os.fsencode(str(beside))) > MAX_UNIX_PATH:
         raise OSError(errno.ENAMETOOLONG, "the folder's name is too long for a unix socket", path)

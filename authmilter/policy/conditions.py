@@ -17,7 +17,7 @@ from authmilter.policy.match import Matches, Range
 from authmilter.policy.notes import Notes, items_of, near, shown
 from authmilter.policy.rules import AllOf, AnyOf, Condition, Leaf, Not
 
-__all__ = ["LIST_OPERATORS", "OPERATORS", "Conditions", "text_of"]
+__all__ = ["OPERATORS", "Conditions", "list_operators", "text_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ OPERATORS: dict[Kind, tuple[str, ...]] = {
 }
 
 #: The operators that go with a list.
-LIST_OPERATORS = ("any", "all", "none", "in_list", "count", "present")
+LIST_OPERATORS = ("any", "all", "none", "in_list", "at_or_below", "count", "present")
 _ALL_OPERATORS = frozenset(LIST_OPERATORS).union(*OPERATORS.values())
 
 _KIND_TEXT = {
@@ -155,7 +155,7 @@ class Conditions:
             if op in {"any", "all", "none"}:
                 inner = self._test(one, wanted, where)
                 tests.append(None if inner is None else {"any": _any, "all": _all, "none": _none}[op](inner))
-            elif op == "in_list":
+            elif op in {"in_list", "at_or_below"} and op in OPERATORS[fact.kind]:
                 inner = self._test(one, {op: wanted}, path)
                 tests.append(None if inner is None else _any(inner))
             elif op == "count":
@@ -167,9 +167,9 @@ class Conditions:
                 message = (
                     f"unknown operator {shown(op)}"
                     if op not in _ALL_OPERATORS
-                    else f"`{op}` does not go with a list"
+                    else f"`{op}` does not go with a list of {fact.kind}s"
                 )
-                self._notes.at_key(where, message, near(op, LIST_OPERATORS))
+                self._notes.at_key(where, message, near(op, list_operators(fact)))
                 tests.append(None)
         return self._joined(tests, path)
 
@@ -328,6 +328,12 @@ class Conditions:
         if negated:
             return _Test(lambda value: not matches(value), f"is not in list {data}")
         return _Test(matches, f"is in list {data}", elements=frozenset({f"list {data}"}))
+
+
+def list_operators(fact: Fact) -> tuple[str, ...]:
+    """Return the operators that go with a list of this kind."""
+    single = {"in_list", "at_or_below"}
+    return tuple(op for op in LIST_OPERATORS if op not in single or op in OPERATORS[fact.kind])
 
 
 def _a(fact: Fact) -> str:

@@ -28,8 +28,14 @@ def warnings(policy: Policy) -> tuple[Complaint, ...]:
         clash = _contradiction(rule.conditions)
         if clash is not None:
             never.add(rule.id)
-            message = f"rule `{rule.id}` never holds: `{clash[0].text}` contradicts `{clash[1].text}`"
-            found.append(Complaint(span=clash[1].span, message=message))
+            one, other = clash
+            why = (
+                f"`{one.text}` contradicts `{other.text}`"
+                if one is not other
+                else f"nothing meets `{one.text}`"
+            )
+            message = f"rule `{rule.id}` never holds: {why}"
+            found.append(Complaint(span=other.span, message=message))
         if rule.action.kind is ActionKind.CONTINUE and not rule.tags:
             message = f"rule `{rule.id}` does nothing: it goes on and adds no tag"
             found.append(Complaint(span=rule.span, message=message))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from authmilter.policy.conditions import LIST_OPERATORS, OPERATORS
+from authmilter.policy.conditions import OPERATORS, list_operators
 from authmilter.policy.facts import SCHEMA, Fact, Kind
 from authmilter.policy.loader import ACTION_KEYS, DEFAULT_KEYS, POLICY_KEYS, RULE_KEYS
 from authmilter.policy.rules import ActionKind, Mode, OnMixed, QuarantineBy
@@ -134,11 +134,12 @@ def _wanted(fact: Fact) -> list[_Schema]:
         "all": single,
         "none": single,
         "in_list": _TEXT,
+        "at_or_below": {"anyOf": _one_or_more(_TEXT)},
         "count": {"anyOf": _single(SCHEMA["rcpt.count"])},
         "present": {"type": "boolean"},
     }
-    operators = [op for op in LIST_OPERATORS if op != "in_list" or "in_list" in OPERATORS[fact.kind]]
-    return [*_one_or_more(_value(fact)), _object({op: parts[op] for op in operators}, minProperties=1)]
+    forms = _one_or_more(_value(fact))
+    return [*forms, _object({op: parts[op] for op in list_operators(fact)}, minProperties=1)]
 
 
 def _single(fact: Fact) -> list[_Schema]:

@@ -19,7 +19,9 @@ from authmilter.dns.zone import ZoneResolver
 from authmilter.engine import Budget, Runtime, Verification
 from authmilter.evidence import Evidence
 from authmilter.mail import Envelope, Mail, Origin, Session
+from authmilter.message import Message
 from authmilter.names import parse_helo, parse_ip, parse_recipient, parse_reverse_path
+from authmilter.pipeline import METHODS
 from authmilter.ports import Lookup
 from authmilter.verdict import Disposition, Verdict
 from tests.support.scenarios import RCPT, SCENARIOS, Scenario, signed, zone
@@ -141,8 +143,6 @@ def test_ten_black_holed_signatures_and_a_slow_body_still_end_in_fail_and_550() 
     )
 
     async def slowly() -> Verdict:
-        from authmilter.message import Message
-
         work = Verification(
             built, Session(client_ip=parse_ip("203.0.113.66"), helo=parse_helo("helo.attacker.example"))
         )
@@ -178,10 +178,10 @@ def test_a_black_holed_policy_record_ends_as_temperror_within_the_budget() -> No
 
 
 def test_a_method_that_breaks_is_an_internal_error_and_on_error_answers() -> None:
-    def broken(inquiry: object, lookup: Lookup) -> object:
+    def broken(_inquiry: object, _lookup: Lookup) -> object:
         raise ZeroDivisionError
 
-    methods = tuple(replace(m, early=broken) if m.name == "spf" else m for m in engine.METHODS)
+    methods = tuple(replace(m, early=broken) if m.name == "spf" else m for m in METHODS)
     notes = Notes()
     built = replace(a_runtime(notes=notes), methods=methods)
     _mail, verdict = judge(SCENARIOS[0], built)
@@ -261,8 +261,6 @@ def test_without_a_client_address_spf_is_not_asked_and_the_rest_is() -> None:
 
 def test_with_all_answers_at_hand_a_verdict_never_waits() -> None:
     async def run() -> None:
-        from authmilter.message import Message
-
         work = Verification(
             a_runtime(), Session(client_ip=parse_ip("192.0.2.10"), helo=parse_helo("mail.good.example"))
         )
@@ -280,8 +278,6 @@ def test_with_all_answers_at_hand_a_verdict_never_waits() -> None:
 
 def test_cancelling_at_any_stage_leaves_no_task() -> None:
     async def run(stage: int) -> None:
-        from authmilter.message import Message
-
         built = a_runtime(resolver=BlackHole(zone(), lambda _: True))
         work = Verification(
             built, Session(client_ip=parse_ip("192.0.2.10"), helo=parse_helo("mail.good.example"))

@@ -87,7 +87,8 @@ class Client:
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """What came of a message. `final` is accept, reject, tempfail, discard, shutdown; `reply` the SMTP reply's text."""
+    """What came of a message. `final` is accept, reject, tempfail, discard, shutdown; `reply` the SMTP reply's text;
+    `replies` are those to its end."""
 
     final: str = ""
     reply: str = ""
@@ -279,6 +280,8 @@ class Conversation:
         inserted: list[tuple[int, bytes, bytes]] = []
         while not outcome.final:
             command, payload = yield from self._reply(outcome)
+            # at the end of a message, to accept it is to go on
+            outcome.replies.append(("a" if command == "c" else command, payload))
             self._take(command, payload, outcome, visible, inserted)
         outcome.headers = [OWN_RECEIVED, *visible]
         for at, name, value in inserted:
@@ -298,6 +301,8 @@ class Conversation:
     def _macros(self, stage: str, usual: Mapping[str, bytes], client: Client) -> bytes:
         values = {**usual, **client.macros.get(stage, {})}
         wanted = self.symbols.get(STAGES[stage])
+        if wanted is not None:
+            values.setdefault("j", b"mx.rig.example")  # known at every stage, sent where asked for
         sent = [
             (name, value) for name, value in values.items() if value and (wanted is None or name in wanted)
         ]
@@ -319,7 +324,6 @@ class Conversation:
         while True:
             command, payload = yield None
             if command != "p":
-                outcome.replies.append((command, payload))
                 return command, payload
             if payload:
                 raise IllegalReply("a sign of progress with data")

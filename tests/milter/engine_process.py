@@ -42,6 +42,11 @@ VERDICTS = {
     "shutdown": a_verdict(
         Disposition.TEMPFAIL, reply=SmtpReply(code=451, enhanced="4.7.0", text="go away"), ends_session=True
     ),
+    "latin1": a_verdict(
+        Disposition.ACCEPT,
+        ChangeHeader(name=b"Subject", nth=1, value=b"[SPAM] \xe4"),
+        InsertHeader(at=0, name=b"X-First", value=b"one"),
+    ),
     "discard": a_verdict(Disposition.DISCARD),
     "unsendable": a_verdict(Disposition.ACCEPT, InsertHeader(at=0, name=b"X", value=b"a\r\nForged: b")),
     "edits": a_verdict(
@@ -97,6 +102,8 @@ class Scripted:
         self._note("verdict")
         if self._script == "slow":
             await asyncio.sleep(PROGRESS * 3.5)
+        if self._script == "cancelled":
+            raise asyncio.CancelledError
         if self._script == "never":
             await asyncio.Event().wait()
         return VERDICTS.get(self._script, a_verdict())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -39,7 +40,13 @@ class Engine:
 
     def calls(self) -> list[Call]:
         """All calls so far."""
-        return [tuple(json.loads(line)) for line in self.calls_file.read_text(encoding="utf-8").splitlines()]
+        lines = self.calls_file.read_text(encoding="utf-8").split("\n")
+        return [tuple(json.loads(line)) for line in lines[:-1]]  # the last is empty, or being written
+
+    async def until(self, name: str, since: int) -> None:
+        """Wait until a call of that name stands after the first `since`."""
+        while name not in {call[0] for call in self.calls()[since:]}:  # noqa: ASYNC110 - another process writes them
+            await asyncio.sleep(0.005)
 
 
 @contextmanager
