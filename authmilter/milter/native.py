@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Generator, Sequence
@@ -40,11 +41,13 @@ _KEEP_PATH: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3
 class NativeSettings:
     """Limits of the engine; times in seconds.
 
-    `max_sessions`: connections open at a time; more wait to be accepted. `idle_timeout`: how long a connection may
-    say nothing (an SMTP client may, for as long as the MTA lets it). `header_timeout`: from the first header field to
-    the last. `progress`: how often the MTA is told that a verdict is still coming. `verdict_timeout`: how long that
-    goes on. `sweep`: how often connections that are over their time are looked for. `backlog`: how many connections may wait to be accepted (the same number as where the socket was opened).
-    `max_packet`: the largest packet in octets. `write_limit`: octets of unread replies at which reading stops.
+    `max_sessions`: connections open at a time; more wait to be accepted (but those that come in the same moment as
+    the last one are taken). `idle_timeout`: how long a connection may say nothing (an SMTP client may, for as long as
+    the MTA lets it). `header_timeout`: from the first header field to the last. `progress`: how often the MTA is told
+    that a verdict is still coming. `verdict_timeout`: how long that goes on. `sweep`: how often connections that are
+    over their time are looked for. `backlog`: how many connections may wait to be accepted (the same number as where
+    the socket was opened). `max_packet`: the largest packet in octets. `write_limit`: octets of unread replies at which
+    reading stops.
     """
 
     max_sessions: int = 1000
@@ -320,17 +323,12 @@ class MilterServer:
             OSError: a socket that cannot be listened on.
         """
         self._accepting = True
-        backlog = self.settings.backlog
-        for name, sock in self._listeners:
-            # A duplicate, so that accepting can stop and begin again: closing a server closes its socket.
-            ours = sock.dup()
-            ours.setblocking(False)
-            make = self._maker(name)
-            if sock.family == socket.AF_UNIX:
-                server = await self.loop.create_unix_server(make, sock=ours, backlog=backlog, **_KEEP_PATH)
-            else:
-                server = await self.loop.create_server(make, sock=ours, backlog=backlog)
-            self._servers.append(server)
+        try:
+            for name, sock in self._listeners:
+                self._servers.append(await self._listen(name, sock))
+        except OSError:
+            self._pause()
+            raise
 
     async def adopt(self, sock: socket.socket, listener: str) -> None:
         """Take over a connection that another process accepted.
@@ -374,6 +372,7 @@ class MilterServer:
             self._changing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._changing
+            self._pause()
         for connection in tuple(self._connections):
             connection.abort()
         await self._wait_empty(1.0)
@@ -396,20 +395,45 @@ class MilterServer:
         self._connections.discard(connection)
         if not self._connections:
             self._empty.set()
-        if self._wanted and not self._accepting and len(self._connections) < self.settings.max_sessions:
-            self._accepting = True
-            self._changing = self.loop.create_task(self.start())
+        self._resume()
 
     # -- inside ------------------------------------------------------------------------------------------------
 
     def _maker(self, listener: str) -> Callable[[], _Connection]:
         return lambda: _Connection(self, self._factory(listener))
 
+    async def _listen(self, name: str, sock: socket.socket) -> asyncio.Server:
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):  # uvloop would find nothing wrong
+            raise OSError(errno.EINVAL, "not a listening socket", name)
+        # A duplicate, so that accepting can stop and begin again: closing a server closes its socket.
+        ours = sock.dup()
+        try:
+            ours.setblocking(False)
+            make, backlog = self._maker(name), self.settings.backlog
+            if sock.family == socket.AF_UNIX:
+                return await self.loop.create_unix_server(make, sock=ours, backlog=backlog, **_KEEP_PATH)
+            return await self.loop.create_server(make, sock=ours, backlog=backlog)
+        except BaseException:
+            ours.close()
+            raise
+
     def _pause(self) -> None:
         self._accepting = False
         servers, self._servers = self._servers, []
         for server in servers:
             server.close()
+
+    def _resume(self) -> None:
+        """Accept again, where that is wanted and there is room."""
+        if self._wanted and not self._accepting and len(self._connections) < self.settings.max_sessions:
+            self._accepting = True
+            self._changing = self.loop.create_task(self._start_again())
+
+    async def _start_again(self) -> None:
+        try:
+            await self.start()
+        except OSError as e:  # out of descriptors: the next sweep tries again
+            self.note("milter_cannot_accept", str(e))
 
     async def _wait_empty(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -422,6 +446,7 @@ class MilterServer:
             if counter:
                 setattr(self.counters, counter, getattr(self.counters, counter) + 1)
                 connection.abort()
+        self._resume()
         self._sweeper = self.loop.call_later(self.settings.sweep, self._sweep)
 
 

@@ -383,6 +383,24 @@ def test_no_more_sessions_than_allowed_and_the_rest_wait(run: Run, tmp_path: Pat
     run(work())
 
 
+def test_a_socket_that_cannot_be_listened_on_is_an_error(run: Run, tmp_path: Path) -> None:
+    async def work() -> None:
+        stage = Stage()
+        good = open_listener(ListenSpec.parse(f"unix:{tmp_path}/m"))
+        bad, other = socket.socketpair()
+        with good, bad, other:
+            with pytest.raises(OSError, match="not a listening socket"):
+                await serve([("good", good), ("bad", bad)], stage.factory())
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(f"{tmp_path}/m")  # it waits; nobody is there any more to accept it
+                client.setblocking(False)
+                await asyncio.sleep(0.02)
+                with pytest.raises(BlockingIOError):
+                    client.recv(1)
+
+    run(work())
+
+
 def test_a_peer_that_does_not_read_is_not_read_from(run: Run, tmp_path: Path) -> None:
     async def work() -> None:
         stage = Stage()
