@@ -6,17 +6,37 @@ names), in time linear in their number.*
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv4Address
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authmilter import idn
-from authmilter.errors import InvalidName
+from authmilter import documents, engine, idn
+from authmilter.config import load as config_load
+from authmilter.config.model import Config
+from authmilter.dkim import key as dkim_key
+from authmilter.dkim.signature import DkimLimits
+from authmilter.dkim.signature import read as read_signatures
+from authmilter.dmarc import record as dmarc_record
+from authmilter.dmarc.record import Absence
+from authmilter.dmarc.result import DmarcRecord
+from authmilter.dns.answer import Failed, Found, NoData, NxDomain, RdType
+from authmilter.dns.resolver import Alias, read_reply
+from authmilter.errors import ConfigError, InvalidName, PolicyError
+from authmilter.headers import foreign
+from authmilter.headers.received import RelayedClient, relayed_client
+from authmilter.library import load_runtime
+from authmilter.mail import Envelope, Mail, Session
 from authmilter.mailboxes import Mailboxes, read_mailboxes
-from authmilter.message import Message, normalize_line_endings
+from authmilter.message import Header, Message, normalize_line_endings
+from authmilter.milter.protocol import Decoder, RemoteProtocolError
+from authmilter.milter.sockets import ListenSpec
 from authmilter.names import (
     Address,
     AddressLiteral,
@@ -30,17 +50,24 @@ from authmilter.names import (
     parse_recipient,
     parse_reverse_path,
 )
+from authmilter.policy import loader as policy_loader
+from authmilter.policy.rules import Policy
+from authmilter.spf import record as spf_record
 from authmilter.text import printable
+from authmilter.verdict import ChangeHeader, InsertHeader, Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class Parser:
-    """One parser: what it is called, how it is given octets, what it returns, what it may raise."""
+    """One parser: what it is called, how it is given octets, what it returns, what it may raise, and how many octets
+    of one kind it is given at once.
+    """
 
     name: str
     call: Callable[[bytes], object]
     returns: tuple[type, ...]
     raises: tuple[type[Exception], ...] = ()
+    most: int = 1_000_000
 
 
 def _text(parse: Callable[[str], object]) -> Callable[[bytes], object]:
@@ -53,6 +80,47 @@ def _lines(octets: bytes) -> list[tuple[bytes, bytes]]:
     return [(name, value) for name, _, value in (line.partition(b":") for line in octets.split(b"\n"))]
 
 
+def _signatures(octets: bytes) -> object:
+    return read_signatures(Message(headers=(Header(b"DKIM-Signature", octets),)), DkimLimits())
+
+
+def _road(octets: bytes) -> object:
+    """Judge octets as message, envelope and HELO at once; every field that comes of it must be well formed."""
+    text = octets[:300].decode("utf-8", "surrogateescape")
+    _mail, verdict = asyncio.run(
+        engine.verify(
+            octets,
+            _runtime(),
+            session=Session(client_ip=IPv4Address("192.0.2.1"), helo=parse_helo(text)),
+            envelope=Envelope(mail_from=parse_reverse_path(text), rcpt_to=(parse_recipient(text),)),
+        )
+    )
+    for edit in verdict.edits:
+        if isinstance(edit, InsertHeader | ChangeHeader):
+            assert not re.search(rb"[\x00\x7f]|\r(?!\n)|(?<!\r)\n|\r\n(?![ \t])", edit.value), edit
+            assert max(map(len, edit.value.split(b"\r\n"))) <= 998
+    reply = verdict.decision.reply
+    assert reply is None or (reply.text.isascii() and reply.text.isprintable())
+    return verdict
+
+
+class _Silence:
+    """A journal that turns a bug into a failed test."""
+
+    def record(self, mail: Mail, verdict: Verdict, *, queue_id: str, listener: str) -> None:
+        """Nothing is written."""
+
+    def bug(self, where: str, error: BaseException) -> None:
+        raise AssertionError(where) from error
+
+
+@lru_cache(maxsize=1)
+def _runtime() -> engine.Runtime:
+    return load_runtime(policy="enforce", zone=ZONE, journal=_Silence())
+
+
+ZONE: dict[str, object] = {"example.com": {"TXT": ["v=spf1 a -all"], "A": ["192.0.2.1"]}}
+_RELAY = (Domain.parse("mx.example.com"),)
 _IP = IPAddress.__args__
 
 PARSERS = [
@@ -73,6 +141,26 @@ PARSERS = [
     Parser("idn.to_ascii", _text(idn.to_ascii), (str,), (InvalidName,)),
     Parser("idn.to_unicode", _text(idn.to_unicode), (str,)),
     Parser("text.printable", lambda octets: printable(octets, 64), (str,)),
+    Parser("dkim.signature", _signatures, (tuple,)),
+    Parser("dkim.key", dkim_key.parse, (dkim_key.KeyRecord,)),
+    Parser("dmarc.record", lambda octets: dmarc_record.select([octets]), (DmarcRecord, Absence)),
+    Parser("spf.record", lambda octets: spf_record.read_record(b"v=spf1 " + octets), (spf_record.Record,)),
+    Parser("headers.authserv_id", foreign.authserv_id_of, (str, foreign.Unparsable)),
+    Parser("headers.foreign", foreign.read, (foreign.ForeignResults, foreign.Unparsable)),
+    Parser("headers.received", lambda octets: relayed_client(octets, _RELAY), (RelayedClient, type(None))),
+    Parser(
+        "dns.reply",
+        lambda octets: read_reply(octets, (b"example", b"com"), RdType.TXT),
+        (Found, NoData, NxDomain, Failed, Alias),
+    ),
+    Parser("milter.decoder", lambda octets: Decoder().feed(octets), (list,), (RemoteProtocolError,)),
+    Parser("milter.listen", _text(ListenSpec.parse), (ListenSpec,), (InvalidName,)),
+    Parser(
+        "documents", _text(lambda text: documents.parse(text, "fuzz")), (documents.Document,), (ConfigError,)
+    ),
+    Parser("config", _text(lambda text: config_load.parse(text, "fuzz")), (Config,), (ConfigError,)),
+    Parser("policy", _text(lambda text: policy_loader.load(text, "fuzz")), (Policy,), (PolicyError,)),
+    Parser("the whole road", _road, (Verdict,)),
 ]
 
 #: What grammars of mail are made of; random octets alone seldom get past a parser's first character.
@@ -98,7 +186,7 @@ def test_any_octets_give_a_value(parser: Parser, octets: bytes) -> None:
 @pytest.mark.parametrize("parser", PARSERS, ids=[p.name for p in PARSERS])
 def test_a_megabyte_of_one_character_gives_a_value(parser: Parser) -> None:
     for octet in sorted(set(ALPHABET)):
-        _check(parser, bytes([octet]) * 1_000_000)
+        _check(parser, bytes([octet]) * parser.most)
 
 
 def test_each_parser_is_listed_once() -> None:
