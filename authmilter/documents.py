@@ -61,6 +61,7 @@ _FLOAT = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})\.[0-9]{1,17}(?:[eE][-+]?[0-9]{
 # YAML 1.2.2 §5.1 c-printable, as the library has it.
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _LINE_BREAK = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
+_OTHER_BREAK = re.compile("[\x85\u2028\u2029]")
 _STR_TAG = "tag:yaml.org,2002:str"
 
 
@@ -260,8 +261,11 @@ class _Reader:
             parent.data.append(node.data)
 
 
-def parse(text: str, file: str) -> Document:
+def parse(text: str, file: str, *, mistakes: list[Complaint] | None = None) -> Document:
     """Read `text` (YAML or JSON; `file` is its name for complaints) as plain data.
+
+    With `mistakes`, what is wrong but leaves the rest readable (a duplicate key, a tag) is added there, and the
+    document is returned without it: the caller lists it together with what it finds itself.
 
     Raises:
         ConfigError: with all mistakes that could be told, each with line and column. After a syntax error
@@ -280,8 +284,10 @@ def parse(text: str, file: str) -> Document:
     if "\t" in text and text.lstrip()[:1] in {"{", "["} and _is_json(text):
         # In JSON a tab stands between values only; YAML does not take it there.
         text = text.replace("\t", " ")
+    whole = False
     try:
         reader.take(yaml.parse(text, Loader=yaml.SafeLoader))
+        whole = True
     except _Refused:
         pass
     except yaml.MarkedYAMLError as e:
@@ -294,7 +300,9 @@ def parse(text: str, file: str) -> Document:
         # ValueError, OverflowError: the library on a huge version number or an escape beyond Unicode.
         reader.complain(Span(file=file), "is not YAML")
     if reader.complaints:
-        raise ConfigError(tuple(reader.complaints))
+        if mistakes is None or not whole:
+            raise ConfigError(tuple(reader.complaints))
+        mistakes.extend(reader.complaints)
     root = reader.root if reader.root is not None else _Node(span=Span(file=file, line=1, column=1))
     return Document(file, root.data, root)
 
@@ -308,10 +316,22 @@ def dump(data: Data) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """The library's writer, without anchors: a value that stands in two places is written twice."""
+    """The library's writer, without anchors: a value that stands in two places is written twice.
+
+    Text with a line end other than LF is written with escapes: in single quotes the library folds there, and what it
+    reads again is a space.
+    """
 
     def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - the library's shape
         return True
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        """Return the node of a text."""
+        escaped = '"' if _OTHER_BREAK.search(data) else None
+        return self.represent_scalar(_STR_TAG, data, style=escaped)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 
 def _resolve(text: str) -> Data:

@@ -19,9 +19,11 @@ from typing import TypeVar, cast
 
 from authmilter import pipeline
 from authmilter.deadline import Deadline, monotonic
-from authmilter.dkim.canonical import BodyHasher
+from authmilter.dkim import sign
+from authmilter.dkim.canonical import BodyDigests, BodyHasher
 from authmilter.dkim.check import HeaderOutcome, body_needs
 from authmilter.dkim.result import DkimResult
+from authmilter.dkim.sign import SigningPlan
 from authmilter.dkim.signature import read as read_signatures
 from authmilter.dmarc.result import DmarcResult
 from authmilter.dns.answer import Answer, Question
@@ -41,8 +43,26 @@ from authmilter.policy import decide
 from authmilter.policy.decide import OnError
 from authmilter.policy.rules import Mode, Policy
 from authmilter.ports import Journal, Missing, Resolver
+from authmilter.signing.settings import (
+    Action,
+    NotSigned,
+    NotSignedReason,
+    OnSigningError,
+    SigningSettings,
+    settle,
+    sign_plan_for,
+)
 from authmilter.spf.result import SpfResult
-from authmilter.verdict import Step, Verdict
+from authmilter.verdict import (
+    Decision,
+    Disposition,
+    InsertHeader,
+    Quarantine,
+    Signing,
+    SmtpReply,
+    Step,
+    Verdict,
+)
 
 __all__ = ["Budget", "Runtime", "Verification", "verify"]
 
@@ -82,6 +102,7 @@ class Runtime:
     origins: OriginRules = field(default_factory=OriginRules)
     budget: Budget = field(default_factory=Budget)
     on_error: OnError = OnError.TEMPFAIL
+    signing: SigningSettings | None = None
     methods: tuple[Method, ...] = METHODS
     memory: ResultMemory = field(default_factory=ResultMemory, compare=False)
     digest: str = ""
@@ -173,7 +194,7 @@ class _Run:
             self.result = check(self.inquiry, self.lookup)
         except Missing as missing:
             return missing
-        except Exception as e:  # noqa: BLE001 - the guard of ARCHITECTURE.md section 5: a bug is a status of its own
+        except Exception as e:  # noqa: BLE001 - the guard of ARCHITECTURE.md, Faults: a bug is a status of its own
             self._broken(e)
             return None
         self.finished = monotonic()
@@ -190,7 +211,12 @@ class _Run:
     async def _settle(self, check: Callable[[Inquiry, BudgetLookup], object], missing: Missing) -> None:
         for _ in range(_MAX_ROUNDS):
             questions = missing.questions
-            for question, answer in zip(questions, await self._fetch(questions), strict=True):
+            try:
+                answers = await self._fetch(questions)
+            except Exception as e:  # noqa: BLE001 - as in _attempt: a resolver that raises is a bug, not a limit
+                self._broken(e)
+                return
+            for question, answer in zip(questions, answers, strict=True):
                 self.lookup.give(question, answer)
             again = self._attempt(check)
             if again is None:
@@ -221,6 +247,7 @@ class Verification:
         "_body",
         "_body_whole",
         "_checked",
+        "_digests",
         "_inquiry",
         "_listener",
         "_mail_id",
@@ -233,6 +260,7 @@ class Verification:
         "_runs",
         "_runtime",
         "_session",
+        "_signing",
         "_started",
         "mail",
     )
@@ -258,7 +286,9 @@ class Verification:
         self._options: tuple[str, ...] = ()
         self._queue_id = ""
         self._body: BodyHasher | None = None
+        self._digests: BodyDigests | None = None
         self._body_whole = True
+        self._signing: SigningPlan | NotSigned | None = None
         self._started = monotonic()
         #: the mail as judged, once `verdict` has returned
         self.mail: Mail | None = None
@@ -285,11 +315,15 @@ class Verification:
 
     def headers(self, message: Message) -> bool:
         """Take the header block; DMARC and DKIM start here. True if the body is needed."""
-        inquiry = self._inquiry
+        inquiry, runtime = self._inquiry, self._runtime
         inquiry.message = message
+        if runtime.signing is not None:
+            self._plan_signing(runtime.signing, message)
+        planned = self._signing if isinstance(self._signing, SigningPlan) else None
+        signing_needs = sign.body_needs(planned) if planned is not None else frozenset()
         if not self._checked:
-            self._body = BodyHasher(frozenset())
-            return False
+            self._body = BodyHasher(signing_needs, watch=planned is not None)
+            return planned is not None
         if self._relay is not None:
             self._through_relay(self._relay, message)
         inquiry.signatures = read_signatures(message, inquiry.settings.dkim)
@@ -298,10 +332,10 @@ class Verification:
             inquiry.spf_candidate = mail_from.domain
         elif isinstance(mail_from, NullPath) and isinstance(inquiry.session.helo, Domain):
             inquiry.spf_candidate = inquiry.session.helo  # RFC 7208 §2.4: postmaster@HELO
-        needs = body_needs(inquiry.signatures)
-        self._body = BodyHasher(needs)
+        self._body = BodyHasher(body_needs(inquiry.signatures) | signing_needs, watch=planned is not None)
         self._start(Stage.HEADERS)
-        return bool(needs)
+        # Wanted without any signature too: rules ask for its size and for bare CR and LF in it.
+        return True
 
     def body(self, chunk: bytes) -> bool:
         """Take a piece of the body. True while more is wanted."""
@@ -349,6 +383,9 @@ class Verification:
             strictly = replace(runtime.policy, mode=Mode.ENFORCE)
             decision = decide.on_error_decision(strictly, OnError.TEMPFAIL, "headers", mail)
             plan = Plan(edits=(), authentication_results="")
+        signing: Signing | None = None
+        if runtime.signing is not None:
+            decision, plan, signing = self._sign(runtime.signing, mail, decision, plan)
         verdict = Verdict(
             mail_id=mail.id,
             origin=mail.origin,
@@ -357,6 +394,7 @@ class Verification:
             decision=decision,
             edits=plan.edits,
             authentication_results=plan.authentication_results,
+            signing=signing,
             trace=tuple(run.step() for run in self._runs.values()),
             elapsed_ms=round((monotonic() - ended) * 1000.0, 3),
         )
@@ -421,13 +459,74 @@ class Verification:
             return cast("tuple[DkimResult, ...]", run.result)
         outcomes = cast("tuple[HeaderOutcome, ...]", run.result)
         body = self._body
-        digests = body.finish() if body is not None and self._body_whole else None
+        digests = self._body_digests() if body is not None and self._body_whole else None
         limits = self._inquiry.settings.dkim
         results = self._guarded("dkim", lambda: pipeline.dkim_results(outcomes, digests, limits))
         if results is None:
             run.bug = True
             return cast("tuple[DkimResult, ...]", run.method.broken(self._inquiry))
         return results
+
+    def _plan_signing(self, settings: SigningSettings, message: Message) -> None:
+        """Decide whether the mail is signed; the body is hashed for it as it arrives."""
+        session, origin = self._session, self._origin
+        self._signing = self._guarded("signing", lambda: sign_plan_for(session, origin, message, settings))
+        if self._signing is None:
+            self._signing = NotSigned(NotSignedReason.INTERNAL, "signing: it failed inside authmilter")
+
+    def _sign(
+        self, settings: SigningSettings, mail: Mail, decision: Decision, plan: Plan
+    ) -> tuple[Decision, Plan, Signing | None]:
+        """Return the decision, the edits with signatures among them, and what the log says of signing."""
+        outcome = self._signing
+        if outcome is None or decision.disposition not in {Disposition.ACCEPT, Disposition.QUARANTINE}:
+            return decision, plan, None
+        settled = settle(outcome, mail.body, settings)
+        risks = tuple(sorted(r.value for r in settled.risks))
+        if isinstance(outcome, NotSigned):
+            told = Signing(line=outcome.line, reason=outcome.reason.value)
+        else:
+            told = Signing(
+                line=outcome.because,
+                reason="" if settled.action is Action.SIGN else "unsafe_body",
+                risks=risks,
+            )
+        action = settled.action
+        if isinstance(outcome, SigningPlan) and action is Action.SIGN:
+            values = self._guarded("signing", lambda: self._signatures(outcome))
+            if values is not None:
+                names = tuple(f"{e.domain.ascii}/{e.selector}" for e in outcome.entries)
+                return decision, _with_signatures(plan, values), replace(told, signed=names)
+            told = replace(told, reason=NotSignedReason.INTERNAL.value)
+            action = Action.TEMPFAIL if settings.on_error is OnSigningError.TEMPFAIL else Action.PASS_UNSIGNED
+        if action is Action.TEMPFAIL:
+            reply = SmtpReply(
+                code=451,
+                enhanced="4.7.0",
+                text=f"Message cannot be signed now, try again later (id {mail.id})",
+            )
+            decision = replace(
+                decision,
+                disposition=Disposition.TEMPFAIL,
+                rule="signing",
+                because=f"{told.line}: {told.reason}",
+                reply=reply,
+                tags=(),
+            )
+            plan = replace(plan, edits=())
+        return decision, plan, told
+
+    def _signatures(self, planned: SigningPlan) -> tuple[bytes, ...]:
+        if self._body is None or not self._body_whole:
+            raise ValueError("the body was not read to its end")
+        return sign.finish(planned, self._body_digests(), self._runtime.now())
+
+    def _body_digests(self) -> BodyDigests:
+        """The body's hashes; made once, because checking and signing both ask."""
+        if self._digests is None:
+            assert self._body is not None  # both callers looked
+            self._digests = self._body.finish()
+        return self._digests
 
     def _finish(self) -> Mail:
         inquiry = self._inquiry
@@ -449,9 +548,18 @@ class Verification:
     def _guarded(self, where: str, work: Callable[[], T]) -> T | None:
         try:
             return work()
-        except Exception as e:  # noqa: BLE001 - the guard of ARCHITECTURE.md section 5
+        except Exception as e:  # noqa: BLE001 - the guard of ARCHITECTURE.md, Faults
             self._runtime.journal.bug(where, e)
             return None
+
+
+def _with_signatures(plan: Plan, values: tuple[bytes, ...]) -> Plan:
+    """Put the signatures below our other fields: fields inserted at the top stand the other way round in the list."""
+    fields = tuple(InsertHeader(at=0, name=b"DKIM-Signature", value=v) for v in reversed(values))
+    at = next(
+        (i for i, e in enumerate(plan.edits) if isinstance(e, InsertHeader | Quarantine)), len(plan.edits)
+    )
+    return replace(plan, edits=(*plan.edits[:at], *fields, *plan.edits[at:]))
 
 
 def _result(runs: dict[str, _Run], name: str) -> object:

@@ -16,8 +16,10 @@ __all__ = [
     "ConfigError",
     "DecodeError",
     "InvalidName",
+    "KeyMaterialError",
     "PolicyError",
     "Span",
+    "StoreError",
 ]
 
 
@@ -70,6 +72,17 @@ class PolicyError(_ComplaintsError):
 
 class DecodeError(AuthMilterError):
     """A request at a door (command line, gRPC) is not a mail in our model."""
+
+
+class KeyMaterialError(AuthMilterError):
+    """A private key cannot be used: unreadable, of a wrong kind, too short, or open to others.
+
+    The message is our own words; it never holds any of the key.
+    """
+
+
+class StoreError(AuthMilterError):
+    """What we keep in a file (the state of keys) cannot be read or written, or does not allow the step asked for."""
 
 
 class InvalidName(ValueError):  # noqa: N818 - named for the fact it states, as the values it rejects are

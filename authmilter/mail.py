@@ -72,11 +72,17 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BodyFacts:
-    """What is remembered of a body that was hashed as it arrived: `size` in octets, and bare CR or LF seen."""
+    """What is remembered of a body that was hashed as it arrived: `size` in octets, and bare CR or LF seen.
+
+    `long_line` (a line over 998 octets, RFC 5322 §2.1.1) and `eight_bit` (an octet over 127) are looked for only in
+    mail that is signed; elsewhere they are False.
+    """
 
     size: int = 0
     bare_cr: bool = False
     bare_lf: bool = False
+    long_line: bool = False
+    eight_bit: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

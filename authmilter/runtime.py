@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import secrets
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import ip_network
+from pathlib import Path
 
 from authmilter import documents
 from authmilter.config.load import Loaded, read_text
-from authmilter.config.model import Config
+from authmilter.config.model import Config, OpenDkimTablesConfig
 from authmilter.dkim.signature import DkimLimits
 from authmilter.dmarc.result import DiscoveryMethod
 from authmilter.dmarc.settings import DmarcSettings, KeysInTesting
@@ -30,6 +32,16 @@ from authmilter.policy import loader, shipped
 from authmilter.policy.decide import OnError
 from authmilter.policy.rules import Policy
 from authmilter.ports import Journal, Resolver
+from authmilter.signing import keys
+from authmilter.signing.keys import KeySource
+from authmilter.signing.opendkim import OpenDkimTable, read_tables, table_path
+from authmilter.signing.settings import (
+    OnSigningError,
+    OnUnsafeBody,
+    SignatureSettings,
+    SigningSettings,
+)
+from authmilter.signing.table import Binding, DomainTable, SenderBindings, SignerLine, Table, parse_table
 from authmilter.spf.check import SpfLimits
 
 __all__ = ["build", "load_policy", "load_zone", "new_mail_id", "resolver_for", "with_policy", "with_zone"]
@@ -48,15 +60,13 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def load_zone(path: str) -> ZoneResolver:
-    """Read a zone file (YAML or JSON, see dns/zone.py).
+def load_zone(path: str, *, read: Callable[[Path], str] = read_text) -> ZoneResolver:
+    """Read a zone file (YAML or JSON, see dns/zone.py) with `read`.
 
     Raises:
         ConfigError: it cannot be read or is not a zone.
     """
-    from pathlib import Path  # noqa: PLC0415 - only zone runs need it
-
-    document = documents.parse(read_text(Path(path)), path)
+    document = documents.parse(read(Path(path)), path)
     span = Span(file=path)
     if not isinstance(document.data, dict):
         raise ConfigError((Complaint(span=span, message="is no zone: a mapping of names to records"),))
@@ -70,7 +80,9 @@ def resolver_for(config: Config, *, base: Loaded | None = None) -> Resolver:
     """Return the resolver that the configuration asks for: a zone file, or the network behind a cache."""
     dns = config.dns
     if dns.zone is not None:
-        return load_zone(str(base.resolve(dns.zone) if base is not None else dns.zone))
+        if base is None:
+            return load_zone(dns.zone)
+        return load_zone(str(base.resolve(dns.zone)), read=base.read)
     try:
         settings = ResolverSettings(nameservers=dns.nameservers, timeout=dns.timeout)
     except ValueError as e:
@@ -98,9 +110,9 @@ def load_policy(loaded: Loaded, name: str | None = None) -> Policy:
     if "/" in word or word.endswith((".yaml", ".yml")):
         path = loaded.resolve(word) if name is None else loaded.base.__class__(word)
         folder = path.parent
-        return loader.load(read_text(path), str(path), read_list=lambda n: read_text(folder / n))
+        return loader.load(loaded.read(path), str(path), read_list=lambda n: loaded.read(folder / n))
     return loader.load(
-        shipped.shipped_text(word), f"{word}.yaml", read_list=lambda n: read_text(loaded.resolve(n))
+        shipped.shipped_text(word), f"{word}.yaml", read_list=lambda n: loaded.read(loaded.resolve(n))
     )
 
 
@@ -110,6 +122,7 @@ def build(
     journal: Journal | None = None,
     resolver: Resolver | None = None,
     policy: Policy | None = None,
+    keys_validated: bool = False,
 ) -> Runtime:
     """Return the runtime for a configuration.
 
@@ -118,6 +131,7 @@ def build(
         journal: where lines go; default: as `log` says, to standard error.
         resolver: where answers come from; default: as `dns` says (a reload hands the old one in, with its cache).
         policy: the policy; default: as `policy` says.
+        keys_validated: another process has loaded the same signing keys and found them whole (saves 30 ms a key).
 
     Raises:
         ConfigError, PolicyError: something cannot be used; lists every mistake.
@@ -157,8 +171,7 @@ def build(
             comments=config.headers.comments,
             show_login=config.headers.show_login,
             strip=config.headers.strip,
-            # what the policy's tags write, nobody else may bring along
-            own_headers=("X-Authmilter-*", *sorted(chosen.tag_names)),
+            own_headers=_own_headers(chosen),
             receiver=receiver,
         ),
         origins=_origins(config),
@@ -168,8 +181,89 @@ def build(
             question=config.dns.timeout,
         ),
         on_error=OnError(config.milter.on_error),
+        signing=signing_settings(loaded, validated=keys_validated),
         digest=digest(config, chosen),
     )
+
+
+def signing_settings(loaded: Loaded, *, validated: bool = False) -> SigningSettings | None:
+    """Return what `signing` says with its keys loaded, or None where nothing is signed.
+
+    Raises:
+        ConfigError: a table, key or sender cannot be used; lists every mistake of the first kind met.
+    """
+    config = loaded.config.signing
+    file = str(loaded.path) if loaded.path is not None else "signing"
+    lines = [
+        SignerLine(
+            pattern=line.domain,
+            selector=line.selector,
+            key=KeySource(str(loaded.resolve(line.key))),
+            domain=Domain.parse(line.signing_domain) if line.signing_domain is not None else None,
+            span=Span(file=file),
+            name=f"signing.domains[{n}]: {line.domain} {line.selector}",
+        )
+        for n, line in enumerate(config.domains)
+    ]
+    tables: list[Table] = []
+    if lines:
+        tables.append(
+            DomainTable.of(
+                lines, keys.load([line.key for line in lines], base=loaded.base, validated=validated)
+            )
+        )
+    for name in config.tables:
+        path = loaded.resolve(name)
+        found = parse_table(loaded.read(path), str(path))
+        ring = keys.load([line.key for line in found], base=path.parent, validated=validated)
+        tables.append(DomainTable.of(found, ring))
+    if config.opendkim_tables is not None:
+        tables.append(_opendkim(config.opendkim_tables, loaded, file, validated=validated))
+    if not tables:
+        return None
+    try:
+        senders = SenderBindings(
+            tuple(
+                Binding(
+                    users=s.users,
+                    networks=_networks(s.networks),
+                    authors=s.authors,
+                    line=f"signing.senders[{n}]",
+                )
+                for n, s in enumerate(config.senders)
+            )
+        )
+    except ValueError as e:
+        raise ConfigError((Complaint(span=Span(file=file), message=f"`signing.senders`: {e}"),)) from None
+    return SigningSettings(
+        tables=tuple(tables),
+        senders=senders,
+        signature=SignatureSettings(expire=int(config.expire) if config.expire else None),
+        daemon_names=config.daemon_names,
+        on_error=OnSigningError(config.on_error),
+        on_unsafe_body=OnUnsafeBody(config.on_unsafe_body),
+    )
+
+
+def _opendkim(config: OpenDkimTablesConfig, loaded: Loaded, file: str, *, validated: bool) -> OpenDkimTable:
+    try:
+        key_name, _ = table_path(config.key_table)
+        signing_name, regular = table_path(config.signing_table)
+    except ValueError as e:
+        raise ConfigError(
+            (Complaint(span=Span(file=file), message=f"`signing.opendkim_tables`: {e}"),)
+        ) from None
+    key_path, signing_path = loaded.resolve(key_name), loaded.resolve(signing_name)
+    found = read_tables(
+        loaded.read(key_path),
+        loaded.read(signing_path),
+        key_file=str(key_path),
+        signing_file=str(signing_path),
+        regular=regular,
+        multiple=config.multiple_signatures,
+    )
+    ring = keys.load(found.sources, base=key_path.parent, validated=validated)
+    return OpenDkimTable.of(found, ring)
 
 
 def log_settings(config: Config) -> LogSettings:
@@ -185,7 +279,13 @@ def with_zone(runtime: Runtime, zone: Resolver) -> Runtime:
 
 def with_policy(runtime: Runtime, policy: Policy) -> Runtime:
     """Return the same runtime with another policy."""
-    return replace(runtime, policy=policy)
+    headers = replace(runtime.headers, own_headers=_own_headers(policy))
+    return replace(runtime, policy=policy, headers=headers)
+
+
+def _own_headers(policy: Policy) -> tuple[str, ...]:
+    """What the policy's tags write, nobody else may bring along."""
+    return ("X-Authmilter-*", *sorted(policy.tag_names))
 
 
 def digest(config: Config, policy: Policy) -> str:

@@ -18,6 +18,7 @@ __all__ = [
     "OverrideReason",
     "PassedOver",
     "Quarantine",
+    "Signing",
     "SmtpReply",
     "Step",
     "SubjectPrefix",
@@ -170,8 +171,23 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Signing:
+    """Whether an outbound mail is signed, and why.
+
+    `signed` lists `DOMAIN/SELECTOR` of each signature made, `line` is the line of the configuration that decided,
+    `reason` why there is none (a word of a closed list, or empty), `risks` what a later hop may change.
+    """
+
+    signed: tuple[str, ...] = ()
+    line: str = ""
+    reason: str = ""
+    risks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """All of it. `authentication_results` is the header value as it is written (empty: none is written)."""
+    """All of it. `authentication_results` is the header value as it is written (empty: none is written; of a refused
+    mail: what would have been). `signing` is None where signing is not configured."""
 
     mail_id: MailId
     origin: Origin
@@ -180,5 +196,6 @@ class Verdict:
     decision: Decision
     edits: tuple[Edit, ...]
     authentication_results: str
+    signing: Signing | None = None
     trace: tuple[Step, ...] = ()
     elapsed_ms: float = 0.0

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+import traceback
 
 import click
 
-from authmilter.cli.output import ExitCode
+from authmilter.cli.output import ExitCode, say_error
 
 __all__ = ["cli", "main"]
 
@@ -16,6 +17,8 @@ _COMMANDS = {
     "status": ("authmilter.cli.run", "status"),
     "reload": ("authmilter.cli.run", "reload_"),
     "verify": ("authmilter.cli.verify", "verify"),
+    "sign": ("authmilter.cli.sign", "sign"),
+    "keys": ("authmilter.cli.keys", "keys"),
     "config": ("authmilter.cli.config", "config"),
     "policy": ("authmilter.cli.policy", "policy"),
     "version": ("authmilter.cli.config", "version"),
@@ -45,7 +48,7 @@ class _Lazy(click.Group):
     "reachable, 70 internal error, 71 refused by the system, 78 configuration.",
 )
 def cli() -> None:
-    r"""SPF, DKIM, DMARC and iprev for Postfix and Sendmail, in one milter, with a policy that explains itself.
+    """SPF, DKIM, DMARC and iprev for Postfix and Sendmail, in one milter, with a policy that explains itself.
 
     \b
     authmilter run                          start the service in the foreground
@@ -53,7 +56,7 @@ def cli() -> None:
                                             judge one message and show why
     authmilter config check                 read the configuration, list every mistake
     authmilter policy check FILE            the same for a policy
-    """
+    """  # noqa: D301 - the backspace is click's mark for a paragraph to be left as it is
 
 
 def main() -> None:
@@ -68,4 +71,9 @@ def main() -> None:
         sys.exit(int(ExitCode.NO_INPUT) if isinstance(e, click.FileError) else int(ExitCode.USAGE))
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
+    except Exception as e:  # noqa: BLE001 - the door's outermost line: a fault of ours has an exit code of its own
+        say_error(
+            "".join(traceback.format_exception(e)) + "internal error: please report it with the lines above"
+        )
+        sys.exit(int(ExitCode.SOFTWARE))
     sys.exit(code if isinstance(code, int) else 0)

@@ -43,8 +43,8 @@ class ExitCode(IntEnum):
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console for people: colour on a terminal only."""
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+    """Return a console for people: colour on a terminal only, and `:name:` stays as it is written."""
+    return Console(stderr=stderr, highlight=False, soft_wrap=True, emoji=False)
 
 
 def say_error(message: str) -> None:

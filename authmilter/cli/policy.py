@@ -43,26 +43,29 @@ def check(name: str | None, config_path: str | None) -> None:
 
 @policy.command()
 @click.argument("name")
-@click.argument("cases", type=click.Path(exists=True, dir_okay=False), required=False)
+@click.argument("cases", type=click.Path(dir_okay=False), required=False)
 @CONFIG_OPTION
 @reports_errors
 def test(name: str, cases: str | None, config_path: str | None) -> None:
-    """Run a policy's own tests: CASES, or the *.test.yaml beside the policy. Exit 1 if one fails."""
+    """Run a policy's own tests: CASES, or the *.test.yaml beside the policy. Exit 1 if one fails.
+
+    Rules that no case made true are named: they are not tested.
+    """
     found = runtime.load_policy(config_load.load(config_path), name)
-    if cases is not None:
-        text, file = Path(cases).read_text("utf-8"), cases
-    elif "/" in name or name.endswith((".yaml", ".yml")):
-        path = Path(name).with_suffix("").with_suffix(".test.yaml")
+    if cases is None and not shipped.is_path(name):
+        text, file = shipped.shipped_tests(name), f"{name}.test.yaml"
+    else:
+        path = Path(cases) if cases is not None else Path(name).with_name(f"{Path(name).stem}.test.yaml")
         if not path.exists():
             raise fail(f"{path}: there is no such file", ExitCode.NO_INPUT)
-        text, file = path.read_text("utf-8"), str(path)
-    else:
-        text, file = shipped.shipped_tests(name), f"{name}.test.yaml"
+        text, file = config_load.read_text(path), str(path)
     outcomes = testing.run(found, text, file)
     out = console()
     for outcome in outcomes:
         if outcome.problem:
             out.print(f"[red]FAIL[/] {escape(outcome.name)}: {escape(outcome.problem)}")
+    for rule in testing.uncovered(found, outcomes):
+        out.print(f"[yellow]warning[/] no case makes the rule {escape(rule)} true")
     failed = sum(1 for o in outcomes if o.problem)
     out.print(f"{len(outcomes) - failed} passed, {failed} failed")
     if failed or not outcomes:

@@ -8,8 +8,6 @@ import binascii
 import json
 import socket
 import sys
-from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,12 +22,13 @@ from authmilter import engine, runtime
 from authmilter.cli.config import CONFIG_OPTION
 from authmilter.cli.output import ExitCode, console, fail, reports_errors
 from authmilter.config import load as config_load
+from authmilter.dns.servers import Server
 from authmilter.dns.zone import ZoneResolver
 from authmilter.engine import Runtime
 from authmilter.errors import DecodeError
 from authmilter.mail import Envelope, Mail, Session
 from authmilter.message import normalize_line_endings
-from authmilter.names import Domain, parse_helo, parse_ip, parse_recipient, parse_reverse_path
+from authmilter.names import Domain, IPAddress, parse_helo, parse_ip, parse_recipient, parse_reverse_path
 from authmilter.observe.journal import LogJournal, LogSettings, make_log
 from authmilter.text import printable
 from authmilter.verdict import Verdict
@@ -39,6 +38,8 @@ __all__ = ["verify"]
 
 #: A message on the command line may be as large as Postfix's default message_size_limit several times over.
 _MAX_MESSAGE = 256 << 20
+#: So may a line of a batch, in base64.
+_MAX_LINE = _MAX_MESSAGE * 3 // 2
 #: How many cases of a batch are judged at the same time; the answers still come in order.
 _WINDOW = 16
 
@@ -95,19 +96,37 @@ def verify(
     batch: str | None,
     config_path: str | None,
 ) -> None:
-    r"""Judge MESSAGE (a file, or - for standard input) as the milter would, and show why.
+    """Judge MESSAGE (a file, or - for standard input) as the milter would, and show why.
 
     \b
     authmilter verify mail.eml --ip 192.0.2.1 --helo mx.example.com --mail-from a@example.com
 
     With --batch FILE (or -) each line is a JSON object with any of `id`, `path` or `message_base64`,
     `client_ip`, `helo`, `mail_from`, `rcpt_to`, `zone`, `now`; what is missing is taken from the options. One
-    line comes out per line, in order: `{"id", "verdict"}` or `{"id", "error"}`.
-    """
+    line comes out per line, in order: `{"id", "verdict"}` or `{"id", "error"}`; a bad line never ends the run.
+    """  # noqa: D301 - the backspace is click's mark for a paragraph to be left as it is
     if (message is None) == (batch is None):
         raise click.UsageError("give a MESSAGE, or --batch FILE")
+    if zone is not None and resolver is not None:
+        raise click.UsageError("give --zone or --resolver, not both")
+    try:
+        base = _Case(
+            message=b"",
+            client_ip=client_ip,
+            helo=helo,
+            mail_from=mail_from,
+            rcpt_to=rcpt_to,
+            now=_time(now_text) if now_text else None,
+        )
+        _ip(base)  # wrong here, it would be wrong for every line
+    except DecodeError as e:
+        raise click.UsageError(str(e)) from None
     loaded = config_load.load(config_path)
     if resolver is not None:
+        try:
+            Server.parse(resolver)
+        except ValueError as e:
+            raise click.UsageError(f"--resolver: {e}") from None
         dns = loaded.config.dns.model_copy(update={"nameservers": (resolver,), "zone": None})
         loaded = replace(loaded, config=loaded.config.model_copy(update={"dns": dns}))
     settings = LogSettings(format="console", level="error")
@@ -117,16 +136,8 @@ def verify(
         resolver=runtime.load_zone(zone) if zone is not None else None,
         policy=runtime.load_policy(loaded, policy_name) if policy_name is not None else None,
     )
-    base = _Case(
-        message=b"",
-        client_ip=client_ip,
-        helo=helo,
-        mail_from=mail_from,
-        rcpt_to=rcpt_to,
-        now=_time(now_text) if now_text else None,
-    )
     if batch is not None:
-        asyncio.run(_batch(built, base, batch))
+        _batch(built, base, batch)
         return
     assert message is not None  # one of the two is given
     mail, verdict = asyncio.run(_judge(built, replace(base, message=_read(message))))
@@ -137,12 +148,32 @@ def verify(
 
 
 def _read(name: str) -> bytes:
+    """Return the message that the command line names."""
     try:
-        data = sys.stdin.buffer.read(_MAX_MESSAGE + 1) if name == "-" else Path(name).read_bytes()
+        return _limited(sys.stdin.buffer, name) if name == "-" else _file(name)
     except OSError as e:
         raise fail(f"{name}: {e.strerror}", ExitCode.NO_INPUT) from None
+
+
+def _file(path: str) -> bytes:
+    """Return what a file holds.
+
+    Raises:
+        DecodeError: too much, or no name of a file.
+        OSError: it cannot be read.
+    """
+    try:
+        source = Path(path).open("rb")  # noqa: SIM115 - opened here, so that only opening it is a wrong name
+    except ValueError:
+        raise DecodeError(f"`{printable(path, 64)}` is no file name") from None
+    with source:
+        return _limited(source, path)
+
+
+def _limited(source: BinaryIO, name: str) -> bytes:
+    data = source.read(_MAX_MESSAGE + 1)
     if len(data) > _MAX_MESSAGE:
-        raise DecodeError(f"{name}: larger than {_MAX_MESSAGE >> 20} MiB")
+        raise DecodeError(f"{printable(name, 256)}: larger than {_MAX_MESSAGE >> 20} MiB")
     return data
 
 
@@ -154,14 +185,16 @@ def _time(text: str) -> datetime:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
+def _ip(case: _Case) -> IPAddress | None:
+    ip = parse_ip(case.client_ip) if case.client_ip else None
+    if case.client_ip and ip is None:
+        raise DecodeError(f"`{printable(case.client_ip, 64)}` is no IP address")
+    return ip
+
+
 async def _judge(built: Runtime, case: _Case) -> tuple[Mail, Verdict]:
-    ip = None
-    if case.client_ip:
-        ip = parse_ip(case.client_ip)
-        if ip is None:
-            raise DecodeError(f"`{printable(case.client_ip, 64)}` is no IP address")
     session = Session(
-        client_ip=ip,
+        client_ip=_ip(case),
         helo=parse_helo(case.helo) if case.helo else None,
         local_name=Domain.maybe(socket.gethostname()),
     )
@@ -180,27 +213,44 @@ async def _judge(built: Runtime, case: _Case) -> tuple[Mail, Verdict]:
     )
 
 
-def _lines(source: BinaryIO) -> Iterator[bytes]:
-    """Yield the lines of a batch that are not blank."""
-    for line in source:
-        if line.strip():
-            yield line
-
-
-async def _batch(built: Runtime, base: _Case, name: str) -> None:
-    """Judge every line; a bad line gives an error line and never ends the run."""
-    source = sys.stdin.buffer if name == "-" else Path(name).open("rb")  # noqa: ASYNC230, SIM115 - a command's input
-    pending: deque[asyncio.Task[str]] = deque()
+def _batch(built: Runtime, base: _Case, name: str) -> None:
+    """Judge every line of a file, or of standard input, as it comes."""
+    if name == "-":
+        asyncio.run(_judge_lines(built, base, sys.stdin.buffer))
+        return
     try:
-        for line in _lines(source):
-            pending.append(asyncio.create_task(_one(built, base, line)))
-            if len(pending) >= _WINDOW:
-                click.echo(await pending.popleft())
-        while pending:
-            click.echo(await pending.popleft())
-    finally:
-        if name != "-":
-            source.close()
+        source = Path(name).open("rb")  # noqa: SIM115 - opened here, so that only opening it is no input
+    except OSError as e:
+        raise fail(f"{name}: {e.strerror}", ExitCode.NO_INPUT) from None
+    with source:
+        asyncio.run(_judge_lines(built, base, source))
+
+
+async def _judge_lines(built: Runtime, base: _Case, source: BinaryIO) -> None:
+    """Judge every line, some at the same time; answers come in order, each as soon as those before it have."""
+    answers: asyncio.Queue[asyncio.Task[str] | None] = asyncio.Queue(_WINDOW)
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_print_in_order(answers))
+            # in a thread, so that answers are printed while the next line is not there yet
+            while line := await asyncio.to_thread(_next_line, source):
+                await answers.put(group.create_task(_one(built, base, line)))
+            await answers.put(None)
+    except ExceptionGroup as e:
+        raise e.exceptions[0] from None
+
+
+async def _print_in_order(answers: asyncio.Queue[asyncio.Task[str] | None]) -> None:
+    while (answer := await answers.get()) is not None:
+        click.echo(await answer)
+
+
+def _next_line(source: BinaryIO) -> bytes:
+    """Return the next line; of one that is too long the beginning, which is no JSON; at the end nothing."""
+    line = rest = source.readline(_MAX_LINE)
+    while len(rest) == _MAX_LINE and not rest.endswith(b"\n"):
+        rest = source.readline(_MAX_LINE)
+    return line
 
 
 async def _one(built: Runtime, base: _Case, line: bytes) -> str:
@@ -232,13 +282,15 @@ def _object(line: bytes) -> dict[str, object]:
 def _ident(data: dict[str, object]) -> object:
     ident = data.get("id")
     if not isinstance(ident, str | int | None):
-        raise DecodeError("`id` must be a text or a number")
+        raise DecodeError("`id` must be a text or a whole number")
     return ident
 
 
 def _text(data: dict[str, object], key: str, default: str | None) -> str | None:
-    value = data.get(key, default)
-    if value is not None and not isinstance(value, str):
+    value = data.get(key)
+    if value is None:  # null is missing, too
+        return default
+    if not isinstance(value, str):
         raise DecodeError(f"`{key}` must be a text")
     return value
 
@@ -252,13 +304,15 @@ def _case(base: _Case, data: dict[str, object]) -> _Case:
     if (path is None) == (encoded is None):
         raise DecodeError("give `path` or `message_base64`")
     if path is not None:
-        message = Path(path).read_bytes()
+        message = _file(path)
     else:
         try:
             message = base64.b64decode(encoded or "", validate=True)
         except (binascii.Error, ValueError):
             raise DecodeError("`message_base64` is not base64") from None
-    rcpt = data.get("rcpt_to", list(base.rcpt_to))
+    rcpt = data.get("rcpt_to")
+    if rcpt is None:
+        rcpt = list(base.rcpt_to)
     if not isinstance(rcpt, list) or not all(isinstance(r, str) for r in rcpt):
         raise DecodeError("`rcpt_to` must be a list of texts")
     zone = base.zone

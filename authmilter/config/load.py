@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -33,35 +33,6 @@ _SHOWN = 60
 _MAX_LISTED = 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
-    """A configuration and where it came from: `path` None means the defaults; relative paths start at `base`."""
-
-    config: Config
-    path: Path | None
-    base: Path
-
-    def resolve(self, name: str) -> Path:
-        """Return the path that a setting names, relative to the configuration file."""
-        return self.base / name
-
-
-def load(path: str | Path | None = None) -> Loaded:
-    """Read the configuration file (see the module's text for which one).
-
-    Raises:
-        ConfigError: the file cannot be read, or says something that cannot be; lists every mistake.
-    """
-    file = Path(path) if path is not None else DEFAULT_PATH
-    try:
-        text = read_text(file)
-    except ConfigError as e:
-        if path is None and isinstance(e.__cause__, FileNotFoundError):
-            return Loaded(config=Config(), path=None, base=Path.cwd())
-        raise
-    return Loaded(config=parse(text, str(file)), path=file, base=file.resolve().parent)
-
-
 def read_text(file: Path) -> str:
     """Return the text of a UTF-8 file of at most 1 MiB; raise ConfigError in an administrator's words."""
     try:
@@ -82,6 +53,39 @@ def read_text(file: Path) -> str:
         raise ConfigError((Complaint(span=span, message="is not UTF-8 text"),)) from e
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """A configuration and where it came from: `path` None means the defaults; relative paths start at `base`.
+
+    `read` reads the files that it names (policy, lists, zone); it raises ConfigError as `read_text` does.
+    """
+
+    config: Config
+    path: Path | None
+    base: Path
+    read: Callable[[Path], str] = read_text
+
+    def resolve(self, name: str) -> Path:
+        """Return the path that a setting names, relative to the configuration file."""
+        return self.base / name
+
+
+def load(path: str | Path | None = None, *, read: Callable[[Path], str] = read_text) -> Loaded:
+    """Read the configuration file (see the module's text for which one) with `read`.
+
+    Raises:
+        ConfigError: the file cannot be read, or says something that cannot be; lists every mistake.
+    """
+    file = Path(path) if path is not None else DEFAULT_PATH
+    try:
+        text = read(file)
+    except ConfigError as e:
+        if path is None and isinstance(e.__cause__, FileNotFoundError):
+            return Loaded(config=Config(), path=None, base=Path.cwd(), read=read)
+        raise
+    return Loaded(config=parse(text, str(file)), path=file, base=file.resolve().parent, read=read)
+
+
 def _unreadable(file: Path, message: str) -> ConfigError:
     return ConfigError((Complaint(span=Span(file=str(file)), message=message),))
 
@@ -92,13 +96,18 @@ def parse(text: str, file: str) -> Config:
     Raises:
         ConfigError: with a complaint for every mistake.
     """
-    document = documents.parse(text, file)
+    complaints: list[Complaint] = []
+    document = documents.parse(text, file, mistakes=complaints)
     data = document.data if document.data is not None else {}
+    errors = []
     try:
-        return Config.model_validate(data)
+        config = Config.model_validate(data)
     except ValidationError as e:
         errors = e.errors(include_url=False)[:_MAX_COMPLAINTS]
-    complaints = [_complaint(document, data, error) for error in errors]
+    else:
+        if not complaints:
+            return config
+    complaints += [_complaint(document, data, error) for error in errors]
     raise ConfigError(tuple(sorted(complaints, key=lambda c: (c.span.line, c.span.column))))
 
 
@@ -276,9 +285,21 @@ def _model_at(path: tuple[str | int, ...]) -> type[BaseModel] | None:
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of the configuration file (for editors: completion and checks while typing)."""
     schema = Config.model_json_schema(mode="validation")
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "authmilter.yaml"
-    return schema
+    defaults = Config().as_document()
+    for name, entry in schema["properties"].items():
+        reference = entry.get("$ref")
+        if reference is None:
+            continue
+        section = schema["$defs"][reference.rpartition("/")[2]]
+        for setting, inner in section["properties"].items():
+            inner["default"] = defaults[name][setting]  # as one writes it: "0660", not 432
+        entry.clear()
+        # An empty section is its defaults.
+        entry.update(description=section["description"], anyOf=[{"$ref": reference}, {"type": "null"}])
+    for part in (schema, *schema["$defs"].values()):
+        for entry in part["properties"].values():
+            entry.pop("title", None)  # the name again, in capitals
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "authmilter.yaml"}
 
 
 def warnings(config: Config) -> tuple[str, ...]:

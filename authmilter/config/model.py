@@ -22,6 +22,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    Strict,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -45,7 +46,11 @@ __all__ = [
     "LimitsConfig",
     "LogConfig",
     "MilterConfig",
+    "OpenDkimTablesConfig",
     "RelayConfig",
+    "SenderConfig",
+    "SigningConfig",
+    "SigningLineConfig",
     "SpfConfig",
     "SubmissionConfig",
 ]
@@ -63,6 +68,10 @@ _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _SIZE = re.compile(r"([0-9]{1,15})[ \t]*([kKmMgG])?[bB]?")
 _SIZES = {"G": 1 << 30, "M": 1 << 20, "K": 1 << 10}
 _MODE = re.compile(r"(?:0o)?0?[0-7]{3}")
+# The same for the JSON Schema, whose patterns are looked for anywhere in a text unless tied to its ends.
+_DURATION_PATTERN, _SIZE_PATTERN, _MODE_PATTERN = (
+    f"^{known.pattern}$" for known in (_DURATION, _SIZE, _MODE)
+)
 
 
 def _duration(value: object) -> float:
@@ -177,6 +186,13 @@ def _policy(value: str) -> str:
     )
 
 
+def _not_empty(values: tuple[str, ...]) -> tuple[str, ...]:
+    # Not `min_length`: that also complains of a list whose entries are wrong.
+    if not values:
+        raise PydanticCustomError("too_short", "expected at least one entry")
+    return values
+
+
 def _no_repeats(values: tuple[str, ...]) -> tuple[str, ...]:
     for position, value in enumerate(values):
         if value in values[:position]:
@@ -198,19 +214,28 @@ def _mode_text(mode: int) -> str:
 
 Duration = Annotated[
     float,
-    BeforeValidator(_duration, json_schema_input_type=Annotated[float, Field(ge=0)] | str),
+    BeforeValidator(
+        _duration,
+        json_schema_input_type=Annotated[float, Field(ge=0)]
+        | Annotated[str, Field(pattern=_DURATION_PATTERN)],
+    ),
     PlainSerializer(_duration_text, return_type=str, when_used="json"),
 ]
 Size = Annotated[
     int,
-    BeforeValidator(_size, json_schema_input_type=Annotated[int, Field(ge=0)] | str),
+    BeforeValidator(
+        _size,
+        json_schema_input_type=Annotated[int, Field(ge=0)] | Annotated[str, Field(pattern=_SIZE_PATTERN)],
+    ),
     PlainSerializer(_size_text, when_used="json"),
 ]
 FileMode = Annotated[
     int,
-    BeforeValidator(_mode, json_schema_input_type=int | str),
+    BeforeValidator(_mode, json_schema_input_type=int | Annotated[str, Field(pattern=_MODE_PATTERN)]),
     PlainSerializer(_mode_text, return_type=str, when_used="json"),
 ]
+#: Strict, because `true` is no 1.
+Count = Annotated[int, Strict()]
 DomainText = Annotated[str, AfterValidator(_domain)]
 SiblingText = Annotated[str, AfterValidator(_sibling)]
 NetworkText = Annotated[str, AfterValidator(_network)]
@@ -231,16 +256,18 @@ class _Section(BaseModel):
 class MilterConfig(_Section):
     """The milter door."""
 
-    listen: Annotated[tuple[ListenText, ...], AfterValidator(_no_repeats)] = Field(
-        ("inet:8891@127.0.0.1",),
-        min_length=1,
-        description="where the MTA connects: inet:port@host, inet:host:port, inet6:port@[host], unix:/path, local:/path or a bare path",
+    listen: Annotated[tuple[ListenText, ...], AfterValidator(_not_empty), AfterValidator(_no_repeats)] = (
+        Field(
+            ("inet:8891@127.0.0.1",),
+            json_schema_extra={"minItems": 1},
+            description="where the MTA connects: inet:port@host, inet:host:port, inet6:port@[host], unix:/path, local:/path or a bare path",
+        )
     )
     engine: Literal["native", "libmilter"] = Field(
         "native",
         description="native: our own protocol engine on an event loop; libmilter: Sendmail's library through pymilter",
     )
-    workers: int | None = Field(
+    workers: Count | None = Field(
         None, ge=1, le=256, description="worker processes; default one per processor core"
     )
     socket_mode: FileMode = Field(0o660, description="file mode of unix sockets")
@@ -250,8 +277,8 @@ class MilterConfig(_Section):
         "tempfail",
         description="what a message gets when a check that the policy reads failed inside authmilter: 451 4.3.0, or accepted and tagged",
     )
-    max_sessions: int = Field(
-        5000, ge=1, le=1_000_000, description="open sessions per worker; more are turned away with 4xx"
+    max_sessions: Count = Field(
+        5000, ge=1, le=1_000_000, description="open sessions per worker; further ones wait to be accepted"
     )
     idle_timeout: Annotated[Duration, _within(10, MAX_DURATION)] = Field(
         7200.0,
@@ -328,14 +355,18 @@ class SubmissionConfig(_Section):
 class HopConfig(_Section):
     """Our content filter or list server handing mail back."""
 
-    networks: tuple[NetworkText, ...] = Field(min_length=1, description="addresses it comes from")
+    networks: Annotated[tuple[NetworkText, ...], AfterValidator(_not_empty)] = Field(
+        description="addresses it comes from", json_schema_extra={"minItems": 1}
+    )
     daemon_names: tuple[str, ...] = Field((), description="if given, {daemon_name} must be one of these too")
 
 
 class RelayConfig(_Section):
     """Our backup MX or edge: judged for the client it names, never refused."""
 
-    networks: tuple[NetworkText, ...] = Field(min_length=1, description="addresses it comes from")
+    networks: Annotated[tuple[NetworkText, ...], AfterValidator(_not_empty)] = Field(
+        description="addresses it comes from", json_schema_extra={"minItems": 1}
+    )
     received_by: tuple[DomainText, ...] = Field(
         (),
         description="host names the relay writes after `by` in its Received field; the client's address is read from that field. Without them SPF and iprev are not asked",
@@ -345,14 +376,14 @@ class RelayConfig(_Section):
 class SpfConfig(_Section):
     """SPF, RFC 7208."""
 
-    void_limit: int = Field(2, ge=0, le=10, description="void lookups allowed (section 4.6.4)")
+    void_limit: Count = Field(2, ge=0, le=10, description="void lookups allowed (section 4.6.4)")
 
 
 class DkimConfig(_Section):
     """DKIM verification, RFC 6376."""
 
-    max_signatures: int = Field(10, ge=1, le=100, description="signatures checked per message")
-    min_rsa_bits: int = Field(
+    max_signatures: Count = Field(10, ge=1, le=100, description="signatures checked per message")
+    min_rsa_bits: Count = Field(
         1024, ge=1024, le=8192, description="shorter RSA keys never pass (RFC 8301: 1024)"
     )
     clock_skew: Duration = Field(300.0, description="allowed difference of clocks for t= and x=")
@@ -362,6 +393,58 @@ class DkimConfig(_Section):
     )
     testing: Literal["credit", "ignore"] = Field(
         "credit", description="a pass by a key in testing mode (t=y): credited, or as if unsigned"
+    )
+
+
+class SigningLineConfig(_Section):
+    """A signature for mail of an author domain."""
+
+    domain: str = Field(description="the author domain: example.com, or *.example.com for all below it")
+    selector: str = Field(description="the key's selector (s=)")
+    key: str = Field(description="the private key's file, relative to this file")
+    signing_domain: DomainText | None = Field(None, description="d=; default: the author domain of this line")
+
+
+class OpenDkimTablesConfig(_Section):
+    """OpenDKIM's own tables, read as they are."""
+
+    key_table: str = Field(description="KeyTable: a path, file:PATH or refile:PATH")
+    signing_table: str = Field(description="SigningTable: a path, file:PATH or refile:PATH")
+    multiple_signatures: bool = Field(False, description="OpenDKIM's MultipleSignatures")
+
+
+class SenderConfig(_Section):
+    """Who may write as whom; without any, everybody whose mail is signed may use every configured domain."""
+
+    users: tuple[str, ...] = Field((), description="logins: alice, *@example.com, *")
+    networks: tuple[NetworkText, ...] = Field((), description="client networks")
+    authors: tuple[str, ...] = Field(
+        description="example.com, *.example.com, user@example.com, {login}, {login-domain}, *"
+    )
+
+
+class SigningConfig(_Section):
+    """DKIM signatures on outbound mail (submission and own networks); docs/signing.md."""
+
+    domains: tuple[SigningLineConfig, ...] = Field(
+        (), description="author domains and their keys; two lines make two signatures"
+    )
+    tables: tuple[str, ...] = Field((), description="files with lines `PATTERN SELECTOR KEY-FILE [d=DOMAIN]`")
+    opendkim_tables: OpenDkimTablesConfig | None = Field(
+        None, description="OpenDKIM's KeyTable and SigningTable"
+    )
+    senders: tuple[SenderConfig, ...] = Field(
+        (), description="which logins and networks may write as which authors"
+    )
+    daemon_names: tuple[str, ...] = Field(
+        (), description="also sign mail of these {daemon_name}s, wherever it comes from"
+    )
+    expire: Duration | None = Field(None, description="x=: how long a signature is valid")
+    on_error: Literal["tempfail", "pass-unsigned"] = Field(
+        "tempfail", description="mail that a line says is signed, and that cannot be"
+    )
+    on_unsafe_body: Literal["sign-and-warn", "tempfail", "pass-unsigned"] = Field(
+        "sign-and-warn", description="mail whose body a later hop may change (long lines, 8-bit)"
     )
 
 
@@ -445,6 +528,7 @@ class Config(_Section):
     spf: SpfConfig = SpfConfig()
     dkim: DkimConfig = DkimConfig()
     dmarc: DmarcConfig = DmarcConfig()
+    signing: SigningConfig = SigningConfig()
     headers: HeaderConfig = HeaderConfig()
     limits: LimitsConfig = LimitsConfig()
     log: LogConfig = LogConfig()

@@ -76,6 +76,8 @@ def canonical_field(name: bytes, value: bytes, how: Canonicalization) -> bytes:
     return name.rstrip(b" \t\r\n").lower() + b":" + value.strip(b" ")
 
 
+#: RFC 5322 §2.1.1: octets in a line, without its CRLF.
+MAX_LINE = 998
 #: Empty lines held back are written out in pieces of this many.
 _EMPTY_LINES = 4096
 _CRLFS = b"\r\n" * _EMPTY_LINES
@@ -183,11 +185,22 @@ class BodyHasher:
 
     Args:
         needs: the digests wanted. Needs that differ in length only share the work of canonicalization.
+        watch: also look for what a later hop may change: long lines and octets over 127 (see `BodyFacts`).
     """
 
-    __slots__ = ("_after_cr", "_bare_cr", "_bare_lf", "_size", "_streams")
+    __slots__ = (
+        "_after_cr",
+        "_bare_cr",
+        "_bare_lf",
+        "_eight_bit",
+        "_line",
+        "_long_line",
+        "_size",
+        "_streams",
+        "_watch",
+    )
 
-    def __init__(self, needs: frozenset[BodyNeed]) -> None:
+    def __init__(self, needs: frozenset[BodyNeed], *, watch: bool = False) -> None:
         by_form: dict[Canonicalization, list[BodyNeed]] = {}
         for need in needs:
             by_form.setdefault(need.canonicalization, []).append(need)
@@ -196,6 +209,11 @@ class BodyHasher:
         self._after_cr = False
         self._bare_cr = False
         self._bare_lf = False
+        self._watch = watch
+        self._eight_bit = False
+        self._long_line = False
+        # octets since the last LF
+        self._line = 0
 
     def update(self, chunk: bytes) -> None:
         """Take the next octets of the body; they may be cut anywhere."""
@@ -204,6 +222,8 @@ class BodyHasher:
         self._size += len(chunk)
         if not (self._bare_cr and self._bare_lf):
             self._look(chunk)
+        if self._watch:
+            self._look_ahead(chunk)
         for stream in self._streams:
             stream.update(chunk)
 
@@ -217,7 +237,32 @@ class BodyHasher:
 
     def facts(self) -> BodyFacts:
         """Return what is known of the body as received so far; at any time."""
-        return BodyFacts(size=self._size, bare_cr=self._bare_cr or self._after_cr, bare_lf=self._bare_lf)
+        return BodyFacts(
+            size=self._size,
+            bare_cr=self._bare_cr or self._after_cr,
+            bare_lf=self._bare_lf,
+            # (a last line that has no end yet is as long as it is)
+            long_line=self._long_line or self._line > MAX_LINE,
+            eight_bit=self._eight_bit,
+        )
+
+    def _look_ahead(self, chunk: bytes) -> None:
+        """Find octets over 127, and lines over 998 octets: each step goes as far as a line may, back to its last LF."""
+        if not self._eight_bit:
+            self._eight_bit = not chunk.isascii()
+        if self._long_line:
+            return
+        begin, size = -self._line, len(chunk)
+        while True:
+            # 998 octets, CR and LF
+            found = chunk.rfind(b"\n", max(begin, 0), begin + MAX_LINE + 2)
+            if found < 0:
+                if size - begin >= MAX_LINE + 2:
+                    self._long_line = True
+                    return
+                break
+            begin = found + 1
+        self._line = size - begin
 
     def _look(self, chunk: bytes) -> None:
         """Find CR without LF and LF without CR by counting."""

@@ -51,6 +51,11 @@ class Counters:
             self.add(f"dkim{{{best}}}")
         if evidence.dmarc is not None:
             self.add(f"dmarc{{{evidence.dmarc.status}}}")
+        signing = verdict.signing
+        if signing is not None:
+            self.add("signed" if signing.signed else f"not_signed{{{signing.reason}}}")
+            for risk in signing.risks:
+                self.add(f"signing_risk{{{risk}}}")
         self.add("verdict_seconds", verdict.elapsed_ms / 1000.0)
         self.add("dns_questions", sum(s.questions for s in verdict.trace))
         self.add("dns_remembered", sum(s.remembered for s in verdict.trace))

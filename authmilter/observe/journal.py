@@ -14,7 +14,7 @@ from typing import TextIO
 import structlog
 
 from authmilter.mail import Mail
-from authmilter.names import Address, LocalPart, Malformed, ReversePath
+from authmilter.names import Address, AddressLiteral, LocalPart, Malformed, ReversePath
 from authmilter.observe.counters import Counters
 from authmilter.text import printable
 from authmilter.verdict import Verdict
@@ -44,7 +44,7 @@ def make_log(settings: LogSettings, stream: TextIO | None = None) -> Log:
     else:
         renderer = structlog.dev.ConsoleRenderer(colors=out.isatty(), sort_keys=False)
     logger: Log = structlog.wrap_logger(
-        structlog.PrintLogger(out),
+        structlog.WriteLogger(out),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -129,12 +129,22 @@ class LogJournal:
                 line["dmarc_policy"] = evidence.dmarc.policy.value
             if evidence.dmarc.problem is not None:
                 line["dmarc_problem"] = evidence.dmarc.problem.value
+        signing = verdict.signing
+        if signing is not None:
+            line["signed"] = list(signing.signed)
+            line["signing_line"] = signing.line
+            if signing.reason:
+                line["not_signed"] = signing.reason
+            if signing.risks:
+                line["signing_risks"] = list(signing.risks)
         line["disposition"] = decision.disposition.value
         line["rule"] = decision.rule
         line["policy"] = decision.policy
         line["because"] = decision.because
         if decision.reply is not None:
-            line["reply"] = str(decision.reply)
+            reply = decision.reply
+            # The text may repeat an address, or a domain's own explanation with one (macro `l`).
+            line["reply"] = f"{reply.code} {reply.enhanced}" if self._redact else str(reply)
         if decision.would_have:
             line["would_have"] = [f"{w.disposition.value}:{w.rule}" for w in decision.would_have]
         line["size"] = mail.body.size
@@ -147,6 +157,8 @@ class LogJournal:
         if self._redact:
             if isinstance(path, Address):
                 return f"*@{path.domain.ascii}"
+            if isinstance(path, AddressLiteral):
+                return str(AddressLiteral("*", path.ip))
             if isinstance(path, LocalPart):
                 return "*"
             if isinstance(path, Malformed):
