@@ -193,5 +193,5 @@ METHODS: tuple[Method, ...] = (
     Method("spf_helo", Stage.MAIL, (), 150, 60, _spf_helo, _spf_broken(SpfIdentity.HELO), _spf_helo_key),
     Method("spf", Stage.MAIL, (), 150, 60, _spf, _spf_broken(SpfIdentity.MAILFROM), _spf_key, _spf_recall),
     Method("dmarc", Stage.HEADERS, ("spf", "dkim"), 60, 30, _dmarc_early, _dmarc_broken),
-    Method("dkim", Stage.HEADERS, (), 12, 0, _dkim, _dkim_broken),
+    Method("dkim", Stage.HEADERS, (), 100, 0, _dkim, _dkim_broken),
 )

@@ -105,12 +105,12 @@ def show(answer: dict[str, Any], out: Console) -> None:
         out.print(f"[bold red]the last reload, {_span(last['seconds_ago'])} ago, was refused:[/]")
         for line in str(last["error"]).splitlines():
             out.print(f"  {_e(line)}")
-    table = Table("worker", "generation", "up", "sessions", "state", "settings")
+    table = Table("worker", "generation", "up", "sessions", "messages", "state", "settings")
     for item in answer["workers"]:
         word = "draining" if item["draining"] else "ready" if item["ready"] else "starting"
         table.add_row(
             *(str(item["pid"]), str(item["generation"]), _span(item["uptime_seconds"])),
-            *(str(item["sessions"]), word, _e(item["digest"])),
+            *(str(item["sessions"]), f"{item['messages']:.0f}", word, _e(item["digest"])),
         )
     out.print(table)
     out.print(

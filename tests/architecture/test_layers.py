@@ -23,7 +23,7 @@ class Layer:
 
 
 CHECKS = ("spf", "dkim", "dmarc", "iprev")
-DOORS = ("milter", "cli", "service")
+DOORS = ("milter", "cli", "service", "library")
 
 # The first layer that lists a module has it.
 LAYERS = (
@@ -55,9 +55,15 @@ LAYERS = (
     Layer("observe", ("observe.*",), ("vocabulary", "ports"), "implements a port"),
     Layer("origins", ("origins",), ("vocabulary",), "where a mail comes from, of the session alone"),
     Layer(
+        "signing",
+        ("signing.*",),
+        ("vocabulary", "ports", "written", "dkim", "origins"),
+        "which outbound mail is signed with which keys; makes its signatures with dkim.sign",
+    ),
+    Layer(
         "engine",
-        ("engine", "pipeline"),
-        ("vocabulary", "ports", "dns", "headers", "policy", "origins", "written", *CHECKS),
+        ("engine", "pipeline", "memory"),
+        ("vocabulary", "ports", "dns", "headers", "policy", "origins", "signing", "written", *CHECKS),
         "the one road",
     ),
     Layer("config", ("config.*",), ("vocabulary", "documents", "written"), "settings, before anything is built of them"),
@@ -65,8 +71,8 @@ LAYERS = (
         "runtime",
         ("runtime",),
         (
-            "vocabulary", "documents", "ports", "written", "dns", "headers", "policy", "observe", "origins", "engine",
-            "config", *CHECKS,
+            "vocabulary", "documents", "ports", "written", "dns", "headers", "policy", "observe", "origins", "signing",
+            "engine", "config", *CHECKS,
         ),
         "the composition root: the only one that knows everything below the doors",
     ),
@@ -78,15 +84,22 @@ LAYERS = (
     ),
     Layer(
         "service",
-        ("supervisor", "worker"),
-        ("vocabulary", "written", "milter", "observe", "config", "engine", "runtime"),
+        ("supervisor", "worker", "control", "startup", "systemd"),
+        ("vocabulary", "ports", "written", "milter", "observe", "config", "engine", "runtime"),
         "the processes; a worker serves the milter door",
+    ),
+    Layer(
+        "library",
+        ("library",),
+        ("vocabulary", "ports", "dns", "config", "engine", "runtime"),
+        "a door: the public functions that `import authmilter` gives",
     ),
     Layer(
         "cli",
         ("cli.*", "__main__"),
         (
-            "vocabulary", "documents", "ports", "written", "dns", "policy", "observe", "engine", "config", "runtime",
+            "vocabulary", "documents", "ports", "written", "dns", "policy", "observe", "signing", "engine", "config",
+            "runtime",
             "service",
         ),
         "a door: the command line, which also starts the service",

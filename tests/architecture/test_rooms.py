@@ -30,7 +30,12 @@ ROOMS = (
         (),
         "the oracle of the tests only: it verifies a body it is given whole, and none is kept",
     ),
-    Room("cryptography", "cryptography", ("dkim/crypto.py",), "two primitives, RSA and Ed25519 verification"),
+    Room(
+        "cryptography",
+        "cryptography",
+        ("dkim/crypto.py",),
+        "two primitives, RSA and Ed25519, and the files of their keys",
+    ),
     Room("authres", "authres", ("headers/foreign.py",), "it reads strangers' results and never writes"),
     Room(
         "milter",
@@ -54,6 +59,12 @@ ROOMS = (
         "pydantic",
         ("config/load.py", "config/model.py"),
         "the model, and the words for its errors",
+    ),
+    Room(
+        "pydantic_core",
+        "pydantic",
+        ("config/model.py",),
+        "an error of a kind of our own, with the place it is at",
     ),
     Room("uvloop", "uvloop", ("worker.py",), "only where an event loop is started"),
     Room("structlog", "structlog", ("observe/journal.py",), "the one place that writes lines"),
@@ -83,7 +94,11 @@ ABILITIES = (
     Ability(
         "the monotonic clock",
         ("time",),
-        {"deadline.py": "the one that everybody else is given", "supervisor.py": "pauses, drains and the age of workers"},
+        {
+            "deadline.py": "the one that everybody else is given",
+            "supervisor.py": "pauses, drains and the age of workers",
+            "control.py": "the patience with clients of the control socket",
+        },
     ),
     Ability("sleeping", ("time.sleep", "asyncio.sleep"), {}),
     Ability("predictable randomness", ("random", "uuid"), {}),
@@ -104,6 +119,10 @@ ABILITIES = (
             "worker.py": "the channel to the supervisor, connections handed over",
             "cli/run.py": "asks the control socket",
             "runtime.py": "our own host name",
+            "control.py": "the control socket",
+            "startup.py": "the listening sockets it opens or is given",
+            "systemd.py": "the sockets that are handed in, and the one to notify",
+            "cli/verify.py": "our own host name",
         },
     ),
     Ability(
@@ -115,24 +134,28 @@ ABILITIES = (
         {
             "config/load.py": "the configuration file and what it names",
             "cli/verify.py": "messages and batches",
-            "cli/policy.py": "a policy's tests",
+            "cli/sign.py": "messages",
+            "signing/keys.py": "private keys, with their permissions",
+            "signing/rotation.py": "the state of keys in rotation",
             "policy/shipped.py": "package data: the shipped policies",
             "dmarc/psl.py": "package data: the list that publicsuffixlist carries",
             "milter/sockets.py": "paths of unix sockets",
+            "startup.py": "the folder of unix sockets",
             "milter/_pymilter.py": "opens libmilter's socket and sets its mode",
             "supervisor.py": "paths of unix sockets",
-            "worker.py": "calls the libmilter engine's open()",
         },
     ),
     Ability(
         "the environment",
         ("os.environ", "os.getenv"),
-        {"supervisor.py": "LISTEN_FDS and NOTIFY_SOCKET of systemd"},
+        {
+            "systemd.py": "LISTEN_FDS, NOTIFY_SOCKET and WATCHDOG_USEC",
+        },
     ),
     Ability(
         "processes",
         ("os.fork", "os.kill", "signal", "multiprocessing", "concurrent.futures.process"),
-        {"supervisor.py": "the parent of all others"},
+        {"supervisor.py": "the parent of all others", "worker.py": "its signals, where it runs alone"},
     ),
     Ability("running other programs", ("subprocess", "os.system", "os.popen", "os.execv", "pty"), {}),
     Ability(
@@ -141,6 +164,8 @@ ABILITIES = (
         {
             "milter/_pymilter.py": "libmilter owns the main thread, verifications have a loop beside it",
             "worker.py": "with libmilter the supervisor's word is heard in a thread",
+            "signing/keys.py": "many key files are read at the same time",
+            "cli/verify.py": "reads the next line of a batch while verdicts are under way",
         },
     ),
     Ability(
@@ -150,6 +175,7 @@ ABILITIES = (
             "observe/journal.py": "the log's default place",
             "cli/output.py": "closes a broken pipe",
             "cli/verify.py": "a message or batch from standard input",
+            "cli/sign.py": "a message from standard input, its octets to standard output",
             "policy/reference.py": "a filter that writes the manual's table",
         },
     ),
@@ -158,7 +184,10 @@ ABILITIES = (
     Ability(
         "imports by a computed name",
         ("__import__", "importlib.import_module"),
-        {"cli/main.py": "commands are loaded when they are named"},
+        {
+            "cli/main.py": "commands are loaded when they are named",
+            "__init__.py": "public names are loaded when they are used",
+        },
     ),
 )  # fmt: skip
 

@@ -219,3 +219,13 @@ _JSON = st.recursive(
 @given(_JSON)
 def test_json_round_trips(value: object) -> None:
     assert parse(json.dumps(value, indent="\t")).data == value
+
+
+def test_mistakes_that_leave_the_rest_readable_can_be_collected() -> None:
+    mistakes: list[Complaint] = []
+    document = documents.parse("a: 1\na: 2\nb: !x 3\n", "f.yaml", mistakes=mistakes)
+    assert document.data == {"a": 1, "b": "3"}
+    assert [(c.span.line, c.span.column) for c in mistakes] == [(2, 1), (3, 4)]
+    with pytest.raises(ConfigError) as caught:
+        documents.parse("a: 1\na: 2\nb: [", "f.yaml", mistakes=mistakes)
+    assert len(caught.value.complaints) == 2

@@ -43,3 +43,8 @@ def test_keys_keep_their_order_and_shared_values_are_written_twice() -> None:
 )
 def test_a_text_stays_a_text(word: str) -> None:
     assert documents.parse(documents.dump({"a": word}), "f.yaml").data == {"a": word}
+
+
+@pytest.mark.parametrize("text", ["\x85", "a\x85b", "\u2028", "a \u2029 b", "\xa0", "a\nb\x85"])
+def test_line_ends_of_other_kinds_survive(text: str) -> None:
+    assert documents.parse(documents.dump({"a": {"b": text}}), "f").data == {"a": {"b": text}}
