@@ -68,10 +68,11 @@ def load_zone(path: str, *, read: Callable[[Path], str] = read_text) -> ZoneReso
     """
     document = documents.parse(read(Path(path)), path)
     span = Span(file=path)
-    if not isinstance(document.data, dict):
+    data = document.data if document.data is not None else {}  # an empty file: no name exists
+    if not isinstance(data, dict):
         raise ConfigError((Complaint(span=span, message="is no zone: a mapping of names to records"),))
     try:
-        return ZoneResolver(document.data)
+        return ZoneResolver(data)
     except DecodeError as e:
         raise ConfigError((Complaint(span=span, message=str(e)),)) from None
 

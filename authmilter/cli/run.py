@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
 from collections.abc import Iterable
 from pathlib import Path
@@ -45,6 +46,8 @@ def run(config_path: str | None, *, role: str | None, show_postfix: bool) -> Non
     SIGHUP or SIGUSR1 reloads; SIGTERM stops once open sessions have ended (after milter.drain at the latest), and
     a second SIGTERM at once.
     """
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # a reload before anything is loaded has nothing to do
     from authmilter.supervisor import Supervisor  # noqa: PLC0415 - `status` and `reload` need none of it
     from authmilter.worker import serve_alone  # noqa: PLC0415 - as above
 

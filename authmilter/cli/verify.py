@@ -48,7 +48,7 @@ _WINDOW = 16
 class _Case:
     """One message to judge, as the options or a batch line describe it."""
 
-    message: bytes
+    message: bytes | None
     client_ip: str | None = None
     helo: str | None = None
     mail_from: str | None = None
@@ -102,16 +102,17 @@ def verify(
     authmilter verify mail.eml --ip 192.0.2.1 --helo mx.example.com --mail-from a@example.com
 
     With --batch FILE (or -) each line is a JSON object with any of `id`, `path` or `message_base64`,
-    `client_ip`, `helo`, `mail_from`, `rcpt_to`, `zone`, `now`; what is missing is taken from the options. One
-    line comes out per line, in order: `{"id", "verdict"}` or `{"id", "error"}`; a bad line never ends the run.
+    `client_ip`, `helo`, `mail_from`, `rcpt_to`, `zone`, `now`; what is missing is taken from the options and
+    MESSAGE, other keys are passed over. One line comes out per line, in order: `{"id", "verdict"}` or
+    `{"id", "error"}`; a bad line never ends the run.
     """  # noqa: D301 - the backspace is click's mark for a paragraph to be left as it is
-    if (message is None) == (batch is None):
+    if message is None and batch is None:
         raise click.UsageError("give a MESSAGE, or --batch FILE")
     if zone is not None and resolver is not None:
         raise click.UsageError("give --zone or --resolver, not both")
     try:
         base = _Case(
-            message=b"",
+            message=None,
             client_ip=client_ip,
             helo=helo,
             mail_from=mail_from,
@@ -136,11 +137,12 @@ def verify(
         resolver=runtime.load_zone(zone) if zone is not None else None,
         policy=runtime.load_policy(loaded, policy_name) if policy_name is not None else None,
     )
+    if message is not None:
+        base = replace(base, message=_read(message))
     if batch is not None:
         _batch(built, base, batch)
         return
-    assert message is not None  # one of the two is given
-    mail, verdict = asyncio.run(_judge(built, replace(base, message=_read(message))))
+    mail, verdict = asyncio.run(_judge(built, base))
     if as_json:
         click.echo(json.dumps(verdict_to_dict(verdict)))
     else:
@@ -204,7 +206,7 @@ async def _judge(built: Runtime, case: _Case) -> tuple[Mail, Verdict]:
     )
     chosen = runtime.with_zone(built, case.zone) if case.zone is not None else built
     return await engine.verify(
-        normalize_line_endings(case.message),
+        normalize_line_endings(case.message or b""),
         chosen,
         session=session,
         envelope=envelope,
@@ -296,18 +298,19 @@ def _text(data: dict[str, object], key: str, default: str | None) -> str | None:
 
 
 def _case(base: _Case, data: dict[str, object]) -> _Case:
-    known = {"id", "path", "message_base64", "client_ip", "helo", "mail_from", "rcpt_to", "zone", "now"}
-    unknown = sorted(k for k in data if k not in known)
-    if unknown:
-        raise DecodeError(f"unknown key `{printable(unknown[0], 64)}`")
+    # Other keys are the caller's own (what a corpus expects, a comment) and say nothing to us.
     path, encoded = _text(data, "path", None), _text(data, "message_base64", None)
-    if (path is None) == (encoded is None):
-        raise DecodeError("give `path` or `message_base64`")
+    if path is not None and encoded is not None:
+        raise DecodeError("give `path` or `message_base64`, not both")
     if path is not None:
         message = _file(path)
+    elif encoded is None:
+        if base.message is None:
+            raise DecodeError("give `path` or `message_base64`")
+        message = base.message
     else:
         try:
-            message = base64.b64decode(encoded or "", validate=True)
+            message = base64.b64decode(encoded, validate=True)
         except (binascii.Error, ValueError):
             raise DecodeError("`message_base64` is not base64") from None
     rcpt = data.get("rcpt_to")

@@ -9,7 +9,7 @@ What makes a result other than pass, fail and none:
   one about an identifier that could be aligned (SPF or DKIM temperror at or below the author's
   Organizational Domain, or the walk of one that passed), while nothing else passed aligned (RFC 9989 §5.3.6).
 * Our own budget: if it hides the record, the result is temperror with the problem `limit`; if it hides only an
-  identifier, that one did not pass, and a fail carries the problem `limit`. Never a pass.
+  identifier that could be aligned, that one did not pass, and a fail carries the problem `limit`. Never a pass.
 * `permerror`: no single Author Domain, or a record without a usable policy (§4.10.1).
 * `internal_error`: SPF or DKIM failed by our own fault where it could have decided, and nothing else passed
   aligned: a bug of ours must not read as the sender's failure.
@@ -24,7 +24,8 @@ Where the standard is silent or leaves a choice:
   strictest policy among those that do not pass by themselves. With a repeated or malformed From nothing can be
   aligned (§4.4), so the strictest of all.
 * The Organizational Domain of an author with a record of its own is only looked up where alignment needs it. Where
-  all that passed is the Author Domain itself, that is the Organizational Domain (§4.10.2).
+  all that passed is the Author Domain itself, that is the Organizational Domain (§4.10.2); so it is where the guards
+  or its own `psd` leave no other.
 """
 
 from __future__ import annotations
@@ -33,17 +34,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from authmilter.dkim.result import DkimProblem, DkimResult, DkimStatus
+from authmilter.dmarc import psl
 from authmilter.dmarc.alignment import Bond, Identifier, align, may_share
 from authmilter.dmarc.discovery import Discovery, Failure, Policy
 from authmilter.dmarc.result import (
     AlignedBy,
     Alignment,
+    DiscoveryMethod,
     DmarcPolicy,
     DmarcProblem,
     DmarcRecord,
     DmarcResult,
     DmarcStatus,
     PolicySource,
+    Psd,
 )
 from authmilter.dmarc.settings import DmarcSettings, KeysInTesting
 from authmilter.message import AuthorHeader, AuthorProblem
@@ -72,7 +76,8 @@ _LOWERED = {
 
 @dataclass(frozen=True, slots=True)
 class _Identifiers:
-    """What SPF and DKIM left to align, as (by, domain): what passed, what DNS hid, what our own fault hid.
+    """What SPF and DKIM left to align, as (by, domain): what passed, what DNS hid, what our own fault hid, and what
+    our own limit did.
 
     `broken` True: one of our own faults has no domain, so it could be any. `left_out`: over `max_identifiers`.
     `notes` say what passed and was not credited.
@@ -81,6 +86,7 @@ class _Identifiers:
     passed: tuple[_Key, ...]
     undecided: tuple[_Key, ...]
     faulty: tuple[_Key, ...]
+    limited: tuple[_Key, ...]
     broken: bool
     left_out: int
     notes: tuple[str, ...]
@@ -189,7 +195,7 @@ def _judge(author: Domain, identifiers: _Identifiers, lookup: Lookup, settings: 
             status=DmarcStatus.PERMERROR,
             author=author,
             record_at=found.at,
-            organizational_domain=found.organization.domain if found.organization else None,
+            organizational_domain=_organization(author, record, found, settings),
             record=record,
             testing=record.testing,
             discovery=settings.discovery,
@@ -217,7 +223,7 @@ def _judge(author: Domain, identifiers: _Identifiers, lookup: Lookup, settings: 
         status=outcome.status,
         author=author,
         record_at=found.at,
-        organizational_domain=outcome.organization,
+        organizational_domain=outcome.organization or _organization(author, record, found, settings),
         record=record,
         policy=policy,
         published=published.policy,
@@ -264,6 +270,7 @@ def _decide(
             (identifiers.passed, True),
             (identifiers.undecided, False),
             (identifiers.faulty, False),
+            (identifiers.limited, False),
         )
         for by, domain in group
     ]
@@ -279,19 +286,34 @@ def _decide(
         return _Outcome(DmarcStatus.PASS, organization, aligned.because, hits)
     status, problem, detail = DmarcStatus.FAIL, None, ""
     known = len(identifiers.passed) + len(identifiers.undecided)
-    if identifiers.broken or Bond.POSSIBLE in bonds[known:]:
+    limited = known + len(identifiers.faulty)
+    if identifiers.broken or Bond.POSSIBLE in bonds[known:limited]:
         status, problem = DmarcStatus.INTERNAL_ERROR, DmarcProblem.INTERNAL
         detail = "SPF or DKIM could not be evaluated by our own fault"
     elif Bond.UNKNOWN in bonds:
         status, problem, detail = DmarcStatus.TEMPERROR, DmarcProblem.DNS, str(aligned.failure)
-    elif Bond.POSSIBLE in bonds:
+    elif Bond.POSSIBLE in bonds[:known]:
         hidden = candidates[bonds.index(Bond.POSSIBLE)]
         status, problem = DmarcStatus.TEMPERROR, DmarcProblem.DNS
         detail = f"{hidden.by.upper()} for {hidden.domain} ended in DNS trouble and could be aligned"
-    elif Bond.LIMIT in bonds or identifiers.left_out:
+    elif Bond.LIMIT in bonds or Bond.POSSIBLE in bonds or identifiers.left_out:
         problem = DmarcProblem.LIMIT
         detail = "our own limit hides whether an identifier is aligned"
     return _Outcome(status, organization, aligned.because, problem=problem, detail=detail)
+
+
+def _organization(
+    author: Domain, record: DmarcRecord, found: Policy, settings: DmarcSettings
+) -> Domain | None:
+    """Return the author's Organizational Domain where it is known without another question."""
+    if found.organization is not None:
+        return found.organization.domain
+    if found.at != author:
+        return None
+    # RFC 9989 §4.10.2: with a `psd` tag the walk ends at the author's own record. Without one the Organizational
+    # Domain is the author or above it, and by the guards never above the registrable name.
+    tagged = settings.discovery is DiscoveryMethod.TREEWALK and record.psd is not Psd.UNKNOWN
+    return author if tagged or psl.organizational_domain(author) == author else None
 
 
 def _problem(failure: Failure) -> DmarcProblem:
@@ -349,6 +371,7 @@ def _identifiers(
     passed: dict[_Key, None] = {}
     undecided: dict[_Key, None] = {}
     faulty: dict[_Key, None] = {}
+    limited: dict[_Key, None] = {}
     broken = False
     notes: list[str] = []
     # RFC 9989 §4.4.2: the MAIL FROM identity only, which with a null reverse-path is postmaster@HELO (RFC 7208 §2.4)
@@ -362,8 +385,8 @@ def _identifiers(
                     notes.append(f"the SPF pass for {spf.domain} is too broad to count")
                 else:
                     passed[key] = None
-            elif spf.status is SpfStatus.TEMPERROR and spf.problem is not SpfProblem.LIMIT:
-                undecided[key] = None
+            elif spf.status is SpfStatus.TEMPERROR:
+                (limited if spf.problem is SpfProblem.LIMIT else undecided)[key] = None
             elif spf.status is SpfStatus.INTERNAL_ERROR:
                 faulty[key] = None
     for result in dkim:
@@ -376,8 +399,8 @@ def _identifiers(
                 notes.append(f"the DKIM pass for {result.domain} is by a testing key and does not count")
             else:
                 passed[key] = None
-        elif result.status is DkimStatus.TEMPERROR and result.problem is not DkimProblem.LIMIT:
-            undecided[key] = None
+        elif result.status is DkimStatus.TEMPERROR:
+            (limited if result.problem is DkimProblem.LIMIT else undecided)[key] = None
         elif result.status is DkimStatus.INTERNAL_ERROR:
             faulty[key] = None
     limit = settings.max_identifiers
@@ -385,6 +408,7 @@ def _identifiers(
         passed=_first(passed, author, limit),
         undecided=_first(undecided, author, limit),
         faulty=_first(faulty, author, limit),
+        limited=_first(limited, author, limit),
         broken=broken,
         left_out=max(0, len(passed) - limit),
         notes=tuple(notes),

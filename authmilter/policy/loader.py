@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from authmilter import documents, grammar
 from authmilter.documents import Data, Document, Path
-from authmilter.errors import ConfigError, PolicyError, Span
+from authmilter.errors import Complaint, ConfigError, PolicyError, Span
 from authmilter.policy import lint
 from authmilter.policy.conditions import Conditions, text_of
 from authmilter.policy.lists import Lists, ReadList
@@ -110,11 +110,13 @@ def load(text: str, file: str, *, read_list: ReadList | None = None) -> Policy:
     Raises:
         PolicyError: with every mistake found.
     """
+    mistakes: list[Complaint] = []
     try:
-        document = documents.parse(text, file)
+        document = documents.parse(text, file, mistakes=mistakes)
     except ConfigError as e:
         raise PolicyError(e.complaints) from None
     loader = _Loader(document, read_list)
+    loader.notes.complaints.extend(mistakes)
     policy = loader.policy()
     if policy is None or loader.notes.complaints:
         raise PolicyError(loader.notes.in_order())

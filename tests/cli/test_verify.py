@@ -239,7 +239,7 @@ BAD_LINES: list[tuple[object, str]] = [
     ({"id": "x"}, "give `path` or `message_base64`"),
     ({"id": "x", "path": "mail.eml", "message_base64": ""}, "give `path` or `message_base64`"),
     ({"id": ["x"], "path": "mail.eml"}, "`id` must be a text or a whole number"),
-    ({"id": "x", "pathh": "mail.eml"}, "unknown key `pathh`"),
+    ({"id": "x", "pathh": "mail.eml"}, "give `path` or `message_base64`"),
     ({"id": "x", "path": "absent.eml"}, "absent.eml: No such file or directory"),
     ({"id": "x", "path": "."}, ".: Is a directory"),
     ({"id": "x", "path": "a\0b"}, "`a\\x00b` is no file name"),
@@ -380,3 +380,11 @@ def test_whoever_stops_reading_gets_no_traceback(folder: Path) -> None:
         process.stdout.close()
         assert process.wait(20) == 0
         assert process.stderr.read() == b""
+
+
+def test_a_line_without_a_message_has_the_one_given_and_other_keys_are_the_callers_own(folder: Path) -> None:
+    lines = b'{"id": 1, "expect": {"spf": "none"}}\n{"path": "mail.eml"}\n'
+    shown = _verify(folder, "mail.eml", "--batch", "-", stdin=lines)
+    first, second = (json.loads(line) for line in shown.splitlines())
+    assert first["verdict"]["decision"] == second["verdict"]["decision"]
+    assert first["id"] == 1

@@ -367,9 +367,25 @@ def test_our_limit_on_the_record_is_a_temporary_error_named_limit() -> None:
 def test_our_limit_on_an_identifier_means_it_did_not_pass() -> None:
     late = (dkim("example.com", DkimStatus.TEMPERROR, problem=DkimProblem.LIMIT),)
     slow = spf("example.com", SpfStatus.TEMPERROR, problem=SpfProblem.LIMIT)
-    result = evaluate("example.com", a_zone(), dkim=late, spf=slow)
-    assert result.status is DmarcStatus.FAIL
-    assert result.policy is DmarcPolicy.REJECT
+    for found in (
+        evaluate("example.com", a_zone(), dkim=late, spf=slow),
+        evaluate("example.com", a_zone(), dkim=late),
+        evaluate("sub.example.com", a_zone(), spf=slow),
+    ):
+        assert found.status is DmarcStatus.FAIL
+        assert found.problem is DmarcProblem.LIMIT
+        assert found.policy is DmarcPolicy.REJECT
+    strangers = (dkim("evil.net", DkimStatus.TEMPERROR, problem=DkimProblem.LIMIT),)
+    assert evaluate("example.com", a_zone(), dkim=strangers).problem is None
+
+
+def test_the_organizational_domain_is_told_where_no_question_is_needed_for_it() -> None:
+    for author, text in (("example.com", "p=reject"), ("a.b.example.com", "p=reject; psd=n")):
+        result = evaluate(author, a_zone(text, author))
+        assert result.status is DmarcStatus.FAIL
+        assert result.organizational_domain == a_domain(author)
+    below = evaluate("mail.example.com", a_zone("p=reject", "mail.example.com"))
+    assert below.organizational_domain is None
 
 
 @pytest.mark.parametrize("questions", [1, 2, 3])

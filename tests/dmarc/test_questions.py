@@ -10,6 +10,7 @@ from authmilter.dmarc.check import check, prefetch
 from authmilter.dmarc.result import DiscoveryMethod, DmarcResult, DmarcStatus
 from authmilter.dmarc.settings import DmarcSettings
 from authmilter.message import AuthorHeader
+from authmilter.names import Domain
 from authmilter.ports import Lookup
 from tests.dmarc.builders import ColdLookup, Zone, a_domain, an_author, dkim, evaluate, spf
 
@@ -66,7 +67,7 @@ def test_strangers_cost_nothing() -> None:
     )
     assert result.status is DmarcStatus.FAIL
     assert lookup.sent == ["_dmarc.example.com TXT"]
-    assert result.organizational_domain is None
+    assert result.organizational_domain == Domain("example.com")  # told by the guards, without a question
 
 
 def test_a_subdomain_and_its_organizational_domain_are_asked_together() -> None:
@@ -94,9 +95,10 @@ def test_names_above_a_psd_tag_are_not_asked() -> None:
 
 
 def test_the_organizational_domain_is_looked_up_where_alignment_needs_it_only() -> None:
-    result, lookup = cold("example.com", sender="esp.net", signers=("example.com",))
+    zone: Zone = {"_dmarc.mail.example.com": {"TXT": ["v=DMARC1; p=reject"]}}
+    result, lookup = cold("mail.example.com", zone=zone, sender="esp.net", signers=("mail.example.com",))
     assert result.status is DmarcStatus.PASS
-    assert lookup.sent == ["_dmarc.example.com TXT"]
+    assert "_dmarc.com TXT" not in lookup.sent
     assert result.organizational_domain is None
 
 

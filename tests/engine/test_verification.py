@@ -177,6 +177,25 @@ def test_a_black_holed_policy_record_ends_as_temperror_within_the_budget() -> No
     assert any(step.limited for step in verdict.trace)
 
 
+class Faulty(Cold):
+    """A resolver with a bug: it raises where its port says that it answers."""
+
+    async def fetch(self, question: Question, deadline: Deadline) -> Answer:
+        await super().fetch(question, deadline)
+        raise RuntimeError("a bug in the resolver")
+
+
+def test_a_resolver_that_raises_is_a_bug_and_no_limit() -> None:
+    notes = Notes()
+    _mail, verdict = judge(SCENARIOS[0], a_runtime(resolver=Faulty({}), notes=notes))
+    assert verdict.evidence.spf is not None
+    assert verdict.evidence.spf.status == "internal_error"
+    assert verdict.evidence.dmarc is not None
+    assert verdict.evidence.dmarc.status == "internal_error"
+    assert verdict.decision.rule == "on_error"
+    assert {where for where, _ in notes.bugs} >= {"method:spf", "method:dmarc"}
+
+
 def test_a_method_that_breaks_is_an_internal_error_and_on_error_answers() -> None:
     def broken(_inquiry: object, _lookup: Lookup) -> object:
         raise ZeroDivisionError

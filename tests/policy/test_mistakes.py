@@ -285,3 +285,10 @@ rules:
 def test_complaints_are_bounded() -> None:
     text = "default: accept\nrules:\n" + "  - {}\n" * 1000
     assert len(mistakes(text)) == 200
+
+
+def test_a_duplicate_key_hides_no_other_mistake() -> None:
+    text = "lists:\n  l: [a.example]\n  l: [b.example]\nrules:\n- {id: a, when: {spf.status: passs}, then: accpt}\n"
+    assert [line.split(": ", 1)[0] for line in mistakes(text)] == [
+        "p.yaml:1:1", "p.yaml:3:3", "p.yaml:5:30", "p.yaml:5:44",
+    ]  # fmt: skip
