@@ -32,6 +32,7 @@ import concurrent.futures
 import contextlib
 import os
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -177,6 +178,10 @@ class LibmilterEngine:
         self.loop = loop_factory()
         #: the last offer an MTA made, for connections that come without one
         self.offer = Negotiate(NEWEST_VERSION, 0, 0)
+        #: those that are open, and what is called in the loop when one has ended
+        self.connections: set[_Connection] = set()
+        self.ended: Callable[[], None] = lambda: None
+        self._descriptor = -1
         self._register()
 
     def open(
@@ -208,6 +213,45 @@ class LibmilterEngine:
             if uid != -1 or gid != -1:
                 os.chown(spec.path, uid, gid)
             Path(spec.path).chmod(mode)
+
+    def serve_on(self, spec: ListenSpec, sock: socket.socket) -> None:
+        """Serve a listening socket that is open already, and that other processes may serve too.
+
+        libmilter only opens sockets itself. So it opens one that nobody else knows, and its descriptor then
+        is made to mean `sock`.
+
+        Args:
+            spec: what the socket is called.
+            sock: a listening, non-blocking stream socket; it stays the caller's.
+
+        Raises:
+            AuthMilterError: libmilter's own socket is not where it should be, or cannot be opened.
+            OSError: no descriptor is left.
+        """
+        with tempfile.TemporaryDirectory(prefix="authmilter-") as folder:
+            unknown = {
+                SocketFamily.UNIX: ListenSpec(family=SocketFamily.UNIX, path=f"{folder}/s"),
+                SocketFamily.INET: ListenSpec(family=SocketFamily.INET, host="127.0.0.1"),
+                SocketFamily.INET6: ListenSpec(family=SocketFamily.INET6, host="::1"),
+            }
+            lowest = os.dup(sock.fileno())  # the number that the next one will have, too
+            os.close(lowest)
+            self.open(unknown[spec.family])
+        with socket.socket(fileno=os.dup(lowest)) as theirs:
+            listening = theirs.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            if not listening or theirs.getsockname() == sock.getsockname():
+                raise AuthMilterError("libmilter's listening socket cannot be found")
+        os.dup2(sock.fileno(), lowest, inheritable=False)
+        self._descriptor = lowest
+        self.listener = str(spec)
+
+    def stop_accepting(self) -> None:
+        """Take no further connections from the socket given to `serve_on`; the open ones go on."""
+        if self._descriptor >= 0:
+            nothing, _never_written = os.pipe()
+            os.dup2(nothing, self._descriptor, inheritable=False)
+            os.close(nothing)
+            self._descriptor = -1
 
     def run(self) -> None:
         """Serve until a signal or `stop`; call it in the main thread, and after any fork.
@@ -290,6 +334,7 @@ class _Connection:
 
     def __init__(self, engine: LibmilterEngine) -> None:
         self._engine = engine
+        engine.connections.add(self)
         self._session: MilterSession = engine.factory(engine.listener)
         self._events: list[Event] = []
         self._address: bytes | None = None
@@ -395,8 +440,10 @@ class _Connection:
 
     def close(self, ctx: Any) -> int:
         del ctx
+        self._engine.connections.discard(self)
         self._tell()
         self._engine.loop.call_soon_threadsafe(self._session.lost)
+        self._engine.loop.call_soon_threadsafe(self._engine.ended)
         return _code("CONTINUE")
 
     # -- from the callback's thread to the loop's ----------------------------------------------------------------

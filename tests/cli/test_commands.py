@@ -246,7 +246,6 @@ def test_status_and_reload_without_a_service_leave_with_69(tmp_path: Path) -> No
         ("policy", "show", "nosuch"),
         ("policy", "test"),
         ("verify",),
-        ("verify", "a.eml", "--batch", "b.jsonl"),
         ("verify", "a.eml", "--ip", "not-an-ip"),
         ("verify", "a.eml", "--now", "yesterday"),
         ("verify", "a.eml", "--resolver", "ns.example"),

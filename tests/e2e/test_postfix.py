@@ -6,24 +6,25 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.postfix import PrivatePostfix
+from tests.support.rig import ENGINES, Line, Rig
 from tests.support.scenarios import AUTHSERV_ID, SCENARIOS, Scenario, zone
-from tests.support.service import Service
 
 pytestmark = pytest.mark.e2e
 
 
-@pytest.fixture(scope="module", params=["native", "libmilter"])
-def wired(request: pytest.FixtureRequest) -> Iterator[tuple[Service, PrivatePostfix]]:
-    with (
-        Service(zone=zone(), policy="enforce", engine=request.param) as service,
-        PrivatePostfix(milter=service.for_postfix) as postfix,
-    ):
-        yield service, postfix
+@pytest.fixture(scope="module")
+def rig() -> Iterator[Rig]:
+    with Rig({"enforce": {"zone": zone(), "policy": "enforce"}}) as made:
+        yield made
 
 
-def _send(postfix: PrivatePostfix, scenario: Scenario) -> tuple[int, str]:
-    result = postfix.send(
+@pytest.fixture(params=ENGINES)
+def wired(request: pytest.FixtureRequest, rig: Rig) -> Line:
+    return rig.line("enforce", request.param)
+
+
+def _send(line: Line, scenario: Scenario) -> tuple[int, str]:
+    result = line.send(
         scenario.message,
         mail_from=scenario.mail_from,
         rcpt_to=scenario.rcpt_to,
@@ -35,11 +36,9 @@ def _send(postfix: PrivatePostfix, scenario: Scenario) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=[s.name for s in SCENARIOS])
-def test_a_session_gets_its_reply_and_its_header(
-    wired: tuple[Service, PrivatePostfix], scenario: Scenario
-) -> None:
-    service, postfix = wired
-    code, text = _send(postfix, scenario)
+def test_a_session_gets_its_reply_and_its_header(wired: Line, scenario: Scenario) -> None:
+    service, postfix = wired.service, wired.postfix
+    code, text = _send(wired, scenario)
     assert code == scenario.code, f"{text}\n{service.log_text()[-2000:]}"
     assert text.startswith(scenario.enhanced + " ")
     line = service.log_lines()[-1]
@@ -65,10 +64,10 @@ def test_a_session_gets_its_reply_and_its_header(
         assert kept in delivered.header
 
 
-def test_the_log_names_the_queue_id_and_the_line_that_decided(wired: tuple[Service, PrivatePostfix]) -> None:
-    service, postfix = wired
+def test_the_log_names_the_queue_id_and_the_line_that_decided(wired: Line) -> None:
+    service, postfix = wired.service, wired.postfix
     scenario = SCENARIOS[0]
-    code, text = _send(postfix, scenario)
+    code, text = _send(wired, scenario)
     assert code == 250
     queue_id = text.rsplit(" ", 1)[-1]
     postfix.delivered()
@@ -78,22 +77,19 @@ def test_the_log_names_the_queue_id_and_the_line_that_decided(wired: tuple[Servi
     assert line["author"] == "good.example"
 
 
-def test_everything_else_of_the_message_is_byte_for_byte_as_sent(
-    wired: tuple[Service, PrivatePostfix],
-) -> None:
-    _service, postfix = wired
+def test_everything_else_of_the_message_is_byte_for_byte_as_sent(wired: Line) -> None:
     message = (
         b"From: News <news@good.example>\r\nTo:  user@recv.example\r\nSubject:   odd   spaces\r\n"
         b"X-Folded: one\r\n\t two\r\nDate: Sun, 22 Nov 2026 12:00:00 +0000\r\nMessage-ID: <1@good.example>\r\n"
         b"\r\nbody \r\n.dot\r\n8-bit: \xe4\xf6\xfc\r\n"
     )
     assert (
-        postfix.send(
+        wired.send(
             message, mail_from="news@good.example", client_ip="192.0.2.10", mail_options=("BODY=8BITMIME",)
         ).code
         == 250
     )
-    delivered = postfix.delivered()[0]
+    delivered = wired.postfix.delivered()[0]
     head, body = delivered.raw.split(b"\n\n", 1)
     sent_head, sent_body = message.replace(b"\r\n", b"\n").split(b"\n\n", 1)
     assert head.endswith(sent_head)

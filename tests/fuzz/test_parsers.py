@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -36,6 +37,7 @@ from authmilter.mail import Envelope, Mail, Session
 from authmilter.mailboxes import Mailboxes, read_mailboxes
 from authmilter.message import Header, Message, normalize_line_endings
 from authmilter.milter.protocol import Decoder, RemoteProtocolError
+from authmilter.milter.session import Pending, SessionFactory
 from authmilter.milter.sockets import ListenSpec
 from authmilter.names import (
     Address,
@@ -55,6 +57,7 @@ from authmilter.policy.rules import Policy
 from authmilter.spf import record as spf_record
 from authmilter.text import printable
 from authmilter.verdict import ChangeHeader, InsertHeader, Verdict
+from tests.milter.client import packet
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,42 @@ def _road(octets: bytes) -> object:
     reply = verdict.decision.reply
     assert reply is None or (reply.text.isascii() and reply.text.isprintable())
     return verdict
+
+
+_COMMANDS = b"OCHMRTLLLNBEADQKU"
+_BEGIN = packet("O", struct.pack(">III", 6, 0x1FF, 0x1FFFFF))
+
+
+def _conversation(octets: bytes) -> object:
+    """Take octets for a milter conversation: each line is a command (its first octet chooses) and its data."""
+    session = SessionFactory(
+        lambda about, listener: engine.Verification(_runtime(), about, listener=listener),
+        bug=_Silence().bug,
+        note=_ignore,
+    )("fuzz")
+    lines = octets.split(b"\n")[:200]
+    raw = _BEGIN + b"".join(
+        packet(chr(_COMMANDS[line[0] % len(_COMMANDS)]), line[1:].replace(b"~", b"\0"))
+        for line in lines
+        if line
+    )
+    replies: list[object] = []
+    for event in Decoder().feed(raw):
+        reply = session.handle(event)
+        if not isinstance(reply, Pending):
+            replies.append(reply)
+            continue
+        try:
+            session.answer().send(None)
+        except StopIteration as done:
+            replies.extend(each.wire for each in done.value)
+    session.lost()
+    return replies
+
+
+def _ignore(name: str, sentence: str) -> None:
+    assert name
+    assert sentence
 
 
 class _Silence:
@@ -154,12 +193,20 @@ PARSERS = [
         (Found, NoData, NxDomain, Failed, Alias),
     ),
     Parser("milter.decoder", lambda octets: Decoder().feed(octets), (list,), (RemoteProtocolError,)),
+    Parser("milter.session", _conversation, (list,), (RemoteProtocolError,), 100_000),
     Parser("milter.listen", _text(ListenSpec.parse), (ListenSpec,), (InvalidName,)),
+    # these read what administrators write; a tenth of the octets shows as well that time is linear in their number
     Parser(
-        "documents", _text(lambda text: documents.parse(text, "fuzz")), (documents.Document,), (ConfigError,)
+        "documents",
+        _text(lambda text: documents.parse(text, "fuzz")),
+        (documents.Document,),
+        (ConfigError,),
+        100_000,
     ),
-    Parser("config", _text(lambda text: config_load.parse(text, "fuzz")), (Config,), (ConfigError,)),
-    Parser("policy", _text(lambda text: policy_loader.load(text, "fuzz")), (Policy,), (PolicyError,)),
+    Parser("config", _text(lambda text: config_load.parse(text, "fuzz")), (Config,), (ConfigError,), 100_000),
+    Parser(
+        "policy", _text(lambda text: policy_loader.load(text, "fuzz")), (Policy,), (PolicyError,), 100_000
+    ),
     Parser("the whole road", _road, (Verdict,)),
 ]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import random
 import shutil
 import signal
 import smtplib
@@ -16,13 +17,16 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 __all__ = [
     "Delivered",
     "PrivatePostfix",
+    "SmtpClient",
     "SmtpResult",
     "free_port",
     "package_root",
@@ -55,20 +59,23 @@ def package_root(*packages: str) -> Path:
 
 
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """Return a TCP port of 127.0.0.1 that nobody listens on.
+
+    It lies below the range that connections get theirs from, so that none takes it before somebody listens.
+    """
+    while True:
+        port = random.randrange(15_000, 32_000)
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
-def wait_until(condition: object, seconds: float, what: str) -> None:
-    """Wait for `condition()` to be true; fail with `what` after `seconds`."""
-    assert callable(condition)
+def wait_until(condition: Callable[[], object], seconds: float, what: str | Callable[[], str]) -> None:
+    """Wait for `condition()` to be true; fail with `what` (as it is then) after `seconds`."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
-            raise TimeoutError(f"waited {seconds} s for {what}")
+            raise TimeoutError(f"waited {seconds} s for {what if isinstance(what, str) else what()}")
         time.sleep(0.02)
 
 
@@ -127,7 +134,7 @@ class PrivatePostfix:
     port: int = 0
     submission_port: int = 0
 
-    def __enter__(self) -> PrivatePostfix:
+    def __enter__(self) -> Self:
         self.root = package_root("postfix")
         self.base = Path(tempfile.mkdtemp(prefix="authmilter-postfix-", dir="/tmp"))
         self.base.chmod(0o755)
@@ -148,19 +155,15 @@ class PrivatePostfix:
             stderr=(self.base / "master.err").open("wb"),
         )
         try:
-            wait_until(lambda: smtp_answers(self.port), 20, f"Postfix to answer; log:\n{self.log()}")
+            wait_until(lambda: smtp_answers(self.port), 20, "Postfix to answer")
         except TimeoutError as e:
-            self.__exit__(None, None, None, keep=True)
-            raise TimeoutError(f"{e}\n{self.log()}\n{(self.base / 'master.err').read_text()}") from None
+            said = f"{e}\n{self.log()}\n{(self.base / 'master.err').read_text()}"
+            self.__exit__(None, None, None)
+            raise TimeoutError(said) from None
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-        *,
-        keep: bool = False,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._master.send_signal(signal.SIGTERM)
         try:
@@ -168,8 +171,7 @@ class PrivatePostfix:
         except subprocess.TimeoutExpired:
             self._master.kill()
             self._master.wait()
-        if not keep:
-            shutil.rmtree(self.base, ignore_errors=True)
+        shutil.rmtree(self.base, ignore_errors=True)
 
     def _write(self) -> None:
         base, lib = self.base, self.root / "usr/lib/postfix"
@@ -209,7 +211,7 @@ class PrivatePostfix:
             "mydestination": "",
             "mynetworks": "127.0.0.0/8",
             "inet_interfaces": "127.0.0.1",
-            "inet_protocols": "ipv4",
+            "inet_protocols": "all",
             "alias_maps": "",
             "local_recipient_maps": "",
             "virtual_mailbox_domains": "recv.example",
@@ -230,6 +232,8 @@ class PrivatePostfix:
             "smtpd_client_connection_rate_limit": "0",
             "smtpd_peername_lookup": "no",
             "smtputf8_autodetect_classes": "all",
+            # XCLIENT clients would count as local, and get the header fields that they lack
+            "local_header_rewrite_clients": "",
             "disable_dns_lookups": "yes",
             "biff": "no",
             "default_process_limit": "250",
@@ -303,13 +307,16 @@ class PrivatePostfix:
             timeout=timeout,
         )
 
+    def mailbox(self) -> int:
+        """How many messages are in the mailbox."""
+        new = self.base / "mail/inbox/new"
+        return len(list(new.iterdir())) if new.is_dir() else 0
+
     def delivered(self, count: int = 1, seconds: float = 20) -> list[Delivered]:
-        """Wait for `count` delivered messages, and take them out of the mailbox (oldest first)."""
+        """Wait for `count` delivered messages, and take all out of the mailbox (oldest first)."""
         new = self.base / "mail/inbox/new"
         wait_until(
-            lambda: new.is_dir() and len(list(new.iterdir())) >= count,
-            seconds,
-            f"{count} deliveries\n{self.log()[-3000:]}",
+            lambda: self.mailbox() >= count, seconds, lambda: f"{count} deliveries\n{self.log()[-3000:]}"
         )
         found = []
         for file in sorted(new.iterdir(), key=lambda f: f.stat().st_mtime_ns):
@@ -319,16 +326,142 @@ class PrivatePostfix:
 
     def nothing_delivered(self) -> bool:
         """True if the mailbox is empty and no mail is on its way."""
-        new = self.base / "mail/inbox/new"
-        queue = self.base / "queue"
-        waiting = [
-            f for d in ("incoming", "active", "deferred") for f in (queue / d).rglob("*") if f.is_file()
-        ]
-        return not waiting and (not new.is_dir() or not list(new.iterdir()))
+        return not self.queued("incoming", "active", "deferred") and not self.mailbox()
+
+    def queued(self, *queues: str) -> list[str]:
+        """The queue ids in these queues (incoming, active, deferred, hold, maildrop; none named: all)."""
+        names = queues or ("incoming", "active", "deferred", "hold", "maildrop")
+        return [f.name for q in names for f in (self.base / "queue" / q).rglob("*") if f.is_file()]
 
     def held(self) -> int:
         """How many messages are in the hold queue."""
-        return sum(1 for f in (self.base / "queue/hold").rglob("*") if f.is_file())
+        return len(self.queued("hold"))
+
+    def command(self, name: str, *arguments: str, given: bytes = b"") -> str:
+        """Run one of Postfix's commands (sendmail, postqueue, postsuper) on this instance; returns what it says.
+
+        Raises:
+            RuntimeError: it failed; with what it said.
+        """
+        done = subprocess.run(
+            [str(self.root / "usr/sbin" / name), *arguments],
+            env=self._env,
+            input=given,
+            capture_output=True,
+            check=False,
+        )
+        said = (done.stdout + done.stderr).decode("utf-8", "replace")
+        if done.returncode:
+            raise RuntimeError(f"{name}: {done.returncode}: {said}")
+        return said
+
+
+class SmtpClient:
+    """One SMTP session, command by command; ends with QUIT.
+
+    Args:
+        port: of 127.0.0.1.
+        source: the loopback address to come from.
+        timeout: seconds for each reply.
+    """
+
+    def __init__(self, port: int, *, source: str = "127.0.0.1", timeout: float = 90) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout, (source, 0))
+        self._wire = self.socket.makefile("rwb")
+        self.greeting = self._reply("connect")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(OSError):
+            self.say("QUIT")
+        with contextlib.suppress(OSError):
+            self._wire.close()
+        self.socket.close()
+
+    def say(self, line: str, stage: str = "") -> SmtpResult:
+        """Say one command and return the reply; code 0 if the connection is closed."""
+        stage = stage or line.split(" ", 1)[0].split(":", 1)[0].lower()
+        try:
+            self.write(line.encode("utf-8", "surrogateescape") + b"\r\n")
+            return self._reply(stage)
+        except ConnectionError:
+            return SmtpResult(0, "connection closed", stage)
+
+    def hello(self, helo: str, *, client_ip: str | None = None, login: str | None = None) -> SmtpResult:
+        """Say EHLO, as somebody else with `client_ip` or `login` (these need XCLIENT)."""
+        if client_ip is not None or login is not None:
+            addr = f" ADDR={client_ip} NAME=[UNAVAILABLE]" if client_ip is not None else ""
+            who = f" LOGIN={login}" if login is not None else ""
+            for line in ("EHLO xclient", f"XCLIENT{addr}{who}"):
+                said = self.say(line)
+                if said.code >= 400 or said.code == 0:
+                    return said
+        return self.say(f"EHLO {helo}", "helo")
+
+    def envelope(
+        self, mail_from: str, rcpt_to: tuple[str, ...], mail_options: tuple[str, ...] = ()
+    ) -> SmtpResult:
+        """Say MAIL and RCPT; the first refusal, or the last reply."""
+        path = mail_from if mail_from.startswith("<") else f"<{mail_from}>"
+        options = "".join(f" {o}" for o in mail_options)
+        said = self.say(f"MAIL FROM:{path}{options}", "mail")
+        for rcpt in rcpt_to:
+            if not 200 <= said.code < 400:
+                break
+            said = self.say(f"RCPT TO:<{rcpt}>", "rcpt")
+        return said
+
+    def data(self, message: bytes) -> SmtpResult:
+        """Say DATA and the message (dots are stuffed), and return the last reply."""
+        said = self.say("DATA", "data-command")
+        if said.code != 354:
+            return said
+        self.write(smtplib._quote_periods(message))  # type: ignore[attr-defined]  # the library's own stuffing
+        return self.end(complete=message.endswith(b"\r\n"))
+
+    def write(self, octets: bytes) -> None:
+        """Send octets as they are."""
+        self._wire.write(octets)
+        self._wire.flush()
+
+    def end(self, *, complete: bool = True) -> SmtpResult:
+        """End the message; `complete` if its last line is."""
+        self.write(b".\r\n" if complete else b"\r\n.\r\n")
+        return self._reply("data")
+
+    def message(
+        self,
+        message: bytes,
+        *,
+        mail_from: str,
+        rcpt_to: tuple[str, ...] = ("user@recv.example",),
+        mail_options: tuple[str, ...] = (),
+    ) -> SmtpResult:
+        """Say one whole message, and return the first refusal or the last reply."""
+        said = self.envelope(mail_from, rcpt_to, mail_options)
+        return self.data(message) if 200 <= said.code < 400 else said
+
+    def vanish(self) -> None:
+        """Close the connection without a word."""
+        self.socket.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):
+            self._wire.close()
+        self.socket.close()
+
+    def _reply(self, stage: str) -> SmtpResult:
+        lines = []
+        while True:
+            line = self._wire.readline()
+            if not line:
+                return SmtpResult(0, "connection closed", stage)
+            text = line.decode("utf-8", "replace").rstrip("\r\n")
+            lines.append(text[4:])
+            if text[3:4] != "-":
+                return SmtpResult(int(text[:3]), "\n".join(lines), stage)
 
 
 def smtp_send(
@@ -345,36 +478,13 @@ def smtp_send(
     timeout: float = 90,
 ) -> SmtpResult:
     """Send one message over SMTP and return what the client saw; `client_ip` and `login` need XCLIENT."""
-    with contextlib.closing(socket.create_connection(("127.0.0.1", port), timeout, (source, 0))) as sock:
-        wire = sock.makefile("rwb")
-        code, text = _reply(wire)
-        if code != 220:
-            return SmtpResult(code, text, "connect")
-        steps = [("helo", f"EHLO {helo}")]
-        if client_ip is not None or login is not None:
-            addr = f" ADDR={client_ip} NAME=[UNAVAILABLE]" if client_ip is not None else ""
-            who = f" LOGIN={login}" if login is not None else ""
-            steps = [("helo", "EHLO xclient"), ("xclient", f"XCLIENT{addr}{who}"), ("helo", f"EHLO {helo}")]
-        options = "".join(f" {o}" for o in mail_options)
-        path = mail_from if mail_from.startswith("<") else f"<{mail_from}>"
-        steps.append(("mail", f"MAIL FROM:{path}{options}"))
-        steps += [("rcpt", f"RCPT TO:<{r}>") for r in rcpt_to]
-        for stage, line in steps:
-            code, text = _say(wire, line)
-            if code >= 400 or code == 0:
-                return SmtpResult(code, text, stage)
-        code, text = _say(wire, "DATA")
-        if code != 354:
-            return SmtpResult(code, text, "data-command")
-        wire.write(smtplib._quote_periods(message))  # type: ignore[attr-defined]  # the library's own stuffing
-        if not message.endswith(b"\r\n"):
-            wire.write(b"\r\n")
-        wire.write(b".\r\n")
-        wire.flush()
-        code, text = _reply(wire)
-        with contextlib.suppress(OSError):
-            _say(wire, "QUIT")
-        return SmtpResult(code, text)
+    with SmtpClient(port, source=source, timeout=timeout) as client:
+        if client.greeting.code != 220:
+            return client.greeting
+        said = client.hello(helo, client_ip=client_ip, login=login)
+        if said.code != 250:
+            return said
+        return client.message(message, mail_from=mail_from, rcpt_to=rcpt_to, mail_options=mail_options)
 
 
 def smtp_answers(port: int) -> bool:
@@ -384,21 +494,3 @@ def smtp_answers(port: int) -> bool:
             return sock.recv(3) == b"220"
     except OSError:
         return False
-
-
-def _say(wire: object, line: str) -> tuple[int, str]:
-    wire.write(line.encode("utf-8", "surrogateescape") + b"\r\n")  # type: ignore[attr-defined]  # a BufferedRWPair
-    wire.flush()  # type: ignore[attr-defined]  # as above
-    return _reply(wire)
-
-
-def _reply(wire: object) -> tuple[int, str]:
-    lines = []
-    while True:
-        line = wire.readline()  # type: ignore[attr-defined]  # as above
-        if not line:
-            return 0, "connection closed"
-        text = line.decode("utf-8", "replace").rstrip("\r\n")
-        lines.append(text[4:])
-        if text[3:4] != "-":
-            return int(text[:3]), "\n".join(lines)

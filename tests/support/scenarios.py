@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from tests.support import dkim_keys
 
-__all__ = ["AUTHSERV_ID", "RCPT", "SCENARIOS", "Scenario", "signed", "zone"]
+__all__ = ["AUTHSERV_ID", "RCPT", "SCENARIOS", "Scenario", "a_message", "signed", "zone"]
 
 AUTHSERV_ID = "mx.recv.example"
 RCPT = "user@recv.example"
@@ -55,9 +55,10 @@ def zone() -> dict[str, object]:
     return found
 
 
-def _message(
+def a_message(
     author: str, *, subject: str = "hello", extra: bytes = b"", body: bytes = b"Hello,\r\nthis is a test.\r\n"
 ) -> bytes:
+    """Return a message of `author`, unsigned; `extra` are further header lines (CRLF), below the others."""
     head = (
         f"From: {author}\r\nTo: {RCPT}\r\nSubject: {subject}\r\nDate: Sun, 22 Nov 2026 12:00:00 +0000\r\n"
         f"Message-ID: <{zlib.crc32((author + subject).encode())}@test.example>\r\nMIME-Version: 1.0\r\n"
@@ -92,8 +93,8 @@ class Scenario:
 
 @lru_cache(maxsize=1)
 def _scenarios() -> tuple[Scenario, ...]:
-    good = signed(_message("News <news@good.example>"), "good.example", ed25519_too=True)
-    broken = signed(_message("Quarry <info@quar.example>"), "quar.example").replace(
+    good = signed(a_message("News <news@good.example>"), "good.example", ed25519_too=True)
+    broken = signed(a_message("Quarry <info@quar.example>"), "quar.example").replace(
         b"this is a test", b"this is a trap"
     )
     forged_ar = (
@@ -109,13 +110,13 @@ def _scenarios() -> tuple[Scenario, ...]:
         ),
         Scenario(
             name="forged", about="From a bank with p=reject, own SPF and DKIM of the attacker",
-            message=signed(_message("Your Bank <service@bank.example>"), "attacker.example"),
+            message=signed(a_message("Your Bank <service@bank.example>"), "attacker.example"),
             client_ip=EVIL_IP, helo="helo.attacker.example", mail_from="x@attacker.example",
             spf="pass", dkim=("pass",), dmarc="fail", code=550, enhanced="5.7.1",
         ),
         Scenario(
             name="spf-fail", about="MAIL FROM and From of good.example, from elsewhere, unsigned",
-            message=_message("News <news@good.example>"), client_ip=EVIL_IP, helo="helo.attacker.example",
+            message=a_message("News <news@good.example>"), client_ip=EVIL_IP, helo="helo.attacker.example",
             spf="fail", dkim=(), dmarc="fail", code=550, enhanced="5.7.26",
         ),
         Scenario(
@@ -135,22 +136,22 @@ def _scenarios() -> tuple[Scenario, ...]:
         ),
         Scenario(
             name="null-sender", about="a bounce: SPF checks postmaster@HELO",
-            message=signed(_message("Mailer <mailer-daemon@good.example>"), "good.example"), mail_from="<>",
+            message=signed(a_message("Mailer <mailer-daemon@good.example>"), "good.example"), mail_from="<>",
             spf="pass", dkim=("pass",), dmarc="pass",
         ),
         Scenario(
             name="dns-down", about="the author's DMARC record cannot be had",
-            message=_message("Info <info@down.example>"), client_ip=EVIL_IP, helo="helo.attacker.example",
+            message=a_message("Info <info@down.example>"), client_ip=EVIL_IP, helo="helo.attacker.example",
             mail_from="x@attacker.example", spf="pass", dkim=(), dmarc="temperror",
         ),
         Scenario(
             name="no-policy", about="an author domain without any DMARC record",
-            message=_message("Eve <eve@attacker.example>"), client_ip=EVIL_IP, helo="helo.attacker.example",
+            message=a_message("Eve <eve@attacker.example>"), client_ip=EVIL_IP, helo="helo.attacker.example",
             mail_from="eve@attacker.example", spf="pass", dkim=(), dmarc="none",
         ),
         Scenario(
             name="submission", about="an authenticated user submits mail",
-            message=forged_ar + _message("Local User <user@recv.example>"), login="user", mail_from="user@recv.example",
+            message=forged_ar + a_message("Local User <user@recv.example>"), login="user", mail_from="user@recv.example",
             client_ip=EVIL_IP, helo="laptop", headers_gone=(b"dmarc=pass header.from=bank.example",),
         ),
     )  # fmt: skip

@@ -6,6 +6,7 @@ Needs root. Mail for `recv.example` is written to files as it would be handed to
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from tests.support.postfix import (
     Delivered,
@@ -38,7 +40,6 @@ define(`QUEUE_DIR', `{base}/queue')dnl
 define(`STATUS_FILE', `{base}/statistics')dnl
 define(`ALIAS_FILE', `')dnl
 define(`HELP_FILE', `{base}/helpfile')dnl
-define(`confCW_FILE', `{base}/local-host-names')dnl
 define(`confDOMAIN_NAME', `mx.recv.example')dnl
 define(`confDEF_USER_ID', `games:games')dnl
 define(`confRUN_AS_USER', `root')dnl
@@ -56,17 +57,20 @@ define(`confTO_IDENT', `0s')dnl
 define(`confDELIVERY_MODE', `background')dnl
 define(`confMILTER_MACROS_CONNECT', `j, _, {{daemon_name}}, {{if_name}}, {{if_addr}}, {{client_addr}}')dnl
 define(`confLOG_LEVEL', `9')dnl
+LOCAL_DOMAIN(`recv.example')dnl
 FEATURE(`nocanonify')dnl
 FEATURE(`accept_unresolvable_domains')dnl
 FEATURE(`accept_unqualified_senders')dnl
 DAEMON_OPTIONS(`Port={port}, Addr=127.0.0.1, Name=MTA')dnl
 DAEMON_OPTIONS(`Port={submission_port}, Addr=127.0.0.1, Name=ORIGINATING')dnl
 INPUT_MAIL_FILTER(`authmilter', `S={milter}, F=T, T=C:10s;S:30s;R:30s;E:2m')dnl
-MAILER_DEFINITIONS
-Mlocal, P=/bin/sh, F=lsDFMAw5:/|@qSPfhn9, S=EnvFromL/HdrFromL, R=EnvToL/HdrToL, T=DNS/RFC822/X-Unix,
- A=sh {base}/deliver
-Mprog, P=/bin/sh, F=lsDFMoqeu9, S=EnvFromL/HdrFromL, R=EnvToL/HdrToL, D=/, T=X-Unix/X-Unix/X-Unix, A=sh -c $u
 MAILER(`smtp')dnl
+MAILER_DEFINITIONS
+Mfile, P=/bin/sh, F=ln8u, T=DNS/RFC822/X-Unix, A=sh {base}/deliver $u
+Mlocal, P=/bin/false, F=lsn, T=DNS/RFC822/X-Unix, A=false
+Mprog, P=/bin/false, F=lsn, T=X-Unix/X-Unix/X-Unix, A=false
+LOCAL_RULE_0
+R$+ < @ recv.example . > $*	$#file $@ recv.example $: $1 @ recv.example
 """
 
 
@@ -78,7 +82,7 @@ class PrivateSendmail:
     port: int = 0
     submission_port: int = 0
 
-    def __enter__(self) -> PrivateSendmail:
+    def __enter__(self) -> Self:
         self.root = package_root(*_PACKAGES)
         self.base = Path(tempfile.mkdtemp(prefix="authmilter-sendmail-", dir="/tmp"))
         self.base.chmod(0o755)
@@ -87,11 +91,10 @@ class PrivateSendmail:
             (self.base / name).mkdir(mode=0o700)
         shutil.chown(self.base / "mail", "games", "games")
         (self.base / "mail").chmod(0o777)
-        (self.base / "local-host-names").write_text("recv.example\n")
         (self.base / "helpfile").touch()
         (self.base / "service.switch").write_text("hosts files\naliases files\npasswd files\n")
         (self.base / "deliver").write_text(
-            f'cat > "{self.base}/mail/.$$" && mv "{self.base}/mail/.$$" "{self.base}/mail/$$"\n'
+            f'cat > "{self.base}/mail/.$$" && mv "{self.base}/mail/.$$" "{self.base}/mail/$$.$(date +%s%N)"\n'
         )
         cf = self.root / "usr/share/sendmail/cf"
         libs = ":".join(sorted({str(f.parent) for f in self.root.rglob("*.so.*")}))
@@ -108,31 +111,39 @@ class PrivateSendmail:
         binary = self.root / "usr/libexec/sendmail/sendmail"
         binary.chmod(0o755)  # with its set-group-id bit the loader would not look into our folder
         # Sendmail sleeps for a minute at start where the machine's name has no dot: it gets names of its own.
-        (self.base / "hosts").write_text("127.0.0.1 mx.recv.example localhost\n")
+        # The addresses that tests come from have names too: it defers what it cannot look up.
+        names = [f"127.0.0.{n} client{n}.example" for n in range(2, 40)]
+        (self.base / "hosts").write_text("\n".join(["127.0.0.1 mx.recv.example localhost", *names, ""]))
         start = (
             f"hostname mx.recv.example && mount --bind {self.base}/hosts /etc/hosts && "
             f"exec {binary} -bD -q1h -C{self.base}/sendmail.cf"
         )
         self._process = subprocess.Popen(
-            ["unshare", "--uts", "--mount", "sh", "-c", start],
+            ["unshare", "--uts", "--mount", "--pid", "--fork", "--kill-child=KILL", "sh", "-c", start],
             env=self._env,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=(self.base / "stderr").open("wb"),
+            stdout=(self.base / "stderr").open("wb"),
+            stderr=subprocess.STDOUT,
             start_new_session=True,
         )
         try:
-            wait_until(lambda: smtp_answers(self.port), 6, "Sendmail to answer")
+            wait_until(self._answers, 20, "Sendmail to answer")
         except TimeoutError as e:
             said = (self.base / "stderr").read_text()
             self.__exit__(None, None, None)
             raise TimeoutError(f"{e}: {said}") from None
         return self
 
+    def _answers(self) -> bool:
+        if self._process.poll() is not None:
+            raise TimeoutError("waited in vain: Sendmail ended")
+        return smtp_answers(self.port)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.killpg(self._process.pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGTERM)
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
@@ -151,14 +162,25 @@ class PrivateSendmail:
 
     def delivered(self, count: int = 1, seconds: float = 30) -> list[Delivered]:
         """Wait for `count` delivered messages, and take them out of the mailbox (oldest first)."""
-        folder = self.base / "mail"
-
-        def files() -> list[Path]:
-            return [f for f in folder.iterdir() if not f.name.startswith(".")]
-
-        wait_until(lambda: len(files()) >= count, seconds, f"{count} deliveries")
+        wait_until(lambda: len(self._mails()) >= count, seconds, f"{count} deliveries")
         found = []
-        for file in sorted(files(), key=lambda f: f.stat().st_mtime_ns):
+        for file in sorted(self._mails(), key=lambda f: f.stat().st_mtime_ns):
             found.append(Delivered(file.read_bytes()))
             file.unlink()
         return found
+
+    def nothing_delivered(self) -> bool:
+        """True if the mailbox is empty and nothing is in the queue."""
+        return not self._mails() and not self.queued()
+
+    def queued(self) -> dict[str, str]:
+        """The control files of what is in the queue (qf, or hf where it is quarantined): name -> content."""
+        found = {}
+        for file in (self.base / "queue").iterdir():
+            if file.name.startswith(("qf", "hf")):
+                with contextlib.suppress(FileNotFoundError):
+                    found[file.name] = file.read_text("utf-8", "replace")
+        return found
+
+    def _mails(self) -> list[Path]:
+        return [f for f in (self.base / "mail").iterdir() if not f.name.startswith(".")]

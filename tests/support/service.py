@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pwd
 import shutil
 import signal
+import site
 import socket
 import subprocess
 import sys
@@ -16,9 +18,37 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import pytest
+
 from tests.support.postfix import free_port, wait_until
 
-__all__ = ["Service"]
+__all__ = ["ROOT", "Service", "python_of"]
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@functools.cache
+def python_of(uid: int) -> tuple[str, dict[str, str]]:
+    """Return a Python that a user may run, and its environment: ours, or the system's of our version with our packages."""
+    system = "/usr/bin/python{}.{}".format(*sys.version_info)
+    packages = {"PYTHONPATH": os.pathsep.join([str(ROOT), *site.getsitepackages()])}
+    for python, env in ((sys.executable, {}), (system, packages)):
+        command = [python, "-c", "import authmilter, uvloop, cryptography"]
+        try:
+            subprocess.run(
+                command,
+                user=uid,
+                cwd="/" if env else str(ROOT),
+                env={**os.environ, **env},
+                check=True,
+                capture_output=True,
+            )
+        except (OSError, subprocess.CalledProcessError):
+            continue
+        return python, env
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"user {uid} can run no Python {sys.version} here")
+    pytest.skip(f"user {uid} can run no Python {sys.version} here")
 
 
 @dataclass
@@ -33,6 +63,9 @@ class Service:
         workers: worker processes.
         settings: further settings, merged section by section.
         user: run as this user (the test must be root), else as who we are.
+        wrapper: words before the command; `pass_fds`: descriptors it gets; `options`: words after it.
+        env: more environment.
+        becomes: the user that it becomes by itself, who must be able to run its Python.
     """
 
     zone: dict[str, object]
@@ -42,6 +75,11 @@ class Service:
     workers: int = 2
     settings: dict[str, Any] = field(default_factory=dict)
     user: str | None = None
+    wrapper: tuple[str, ...] = ()
+    pass_fds: tuple[int, ...] = ()
+    options: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+    becomes: str | None = None
 
     def __enter__(self) -> Self:
         self.base = Path(tempfile.mkdtemp(prefix="authmilter-service-", dir="/tmp"))
@@ -105,21 +143,30 @@ class Service:
 
     def start(self, *, wait: bool = True, extra_env: dict[str, str] | None = None) -> None:
         """Start the process, and wait until every worker is ready."""
-        env = {**os.environ, **(extra_env or {})}
-        demote = None
+        env = {**os.environ, **self.env, **(extra_env or {})}
+        python, uid, gid = sys.executable, None, None
+        if self.becomes is not None:
+            python, more = python_of(pwd.getpwnam(self.becomes).pw_uid)
+            env |= more
         if self.user is not None:
             entry = pwd.getpwnam(self.user)
+            uid, gid = entry.pw_uid, entry.pw_gid
             for path in (self.base, *self.base.iterdir()):
-                os.chown(path, entry.pw_uid, entry.pw_gid)
-            demote = entry.pw_uid
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "authmilter", "run", "-c", str(self.config)],
-            stdin=subprocess.DEVNULL,
-            stderr=self.log_file.open("ab"),
-            env=env,
-            user=demote,
-            cwd=str(Path(__file__).resolve().parents[2]),
-        )
+                os.chown(path, uid, gid)
+            python, more = python_of(uid)
+            env |= more
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*self.wrapper, python, "-m", "authmilter", "run", "-c", str(self.config), *self.options],
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+                env=env,
+                user=uid,
+                group=gid,
+                extra_groups=None if uid is None else [],
+                pass_fds=self.pass_fds,
+                cwd=str(ROOT),
+            )
         if wait:
             self.wait_ready()
 

@@ -1,0 +1,60 @@
+"""The load is spread: no worker has many more open sessions than another."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from tests.service.helpers import Held, a_service, eventually, run, workers
+from tests.support.postfix import wait_until
+from tests.support.service import Service
+
+
+def _sessions(service: Service) -> list[int]:
+    return [worker["sessions"] for worker in workers(service)]
+
+
+async def _settled(service: Service, total: int) -> float:
+    await eventually(lambda: sum(_sessions(service)) == total, f"{total} sessions")
+    sessions = _sessions(service)
+    return max(sessions) / (sum(sessions) / len(sessions))
+
+
+def test_sessions_that_stay_open_are_spread_over_the_workers(*, unix: bool) -> None:
+    async def main(service: Service) -> None:
+        few = await asyncio.gather(*(Held(service).open() for _ in range(16)))
+        assert await _settled(service, 16) <= 1.3
+        many = list(few) + list(await asyncio.gather(*(Held(service).open() for _ in range(84))))
+        assert await _settled(service, 100) <= 1.3
+        # Those that end leave the workers unevenly loaded; those that come put that right.
+        random.Random(7).shuffle(many)
+        for held in many[:60]:
+            held.close()
+        await _settled(service, 40)
+        many[:60] = await asyncio.gather(*(Held(service).open() for _ in range(60)))
+        assert await _settled(service, 100) <= 1.3
+        assert all(await asyncio.gather(*(held.works() for held in many)))
+        for held in many:
+            held.close()
+        assert await _settled_at_none(service)
+
+    with a_service(unix=unix, workers=4) as service:
+        run(main(service))
+
+
+async def _settled_at_none(service: Service) -> bool:
+    await eventually(lambda: sum(_sessions(service)) == 0, "no sessions")
+    return True
+
+
+def test_short_sessions_one_after_the_other_reach_every_worker() -> None:
+    async def main(service: Service) -> None:
+        for _ in range(40):
+            held = await Held(service).open()
+            assert await held.works()
+            held.close()
+
+    with a_service(workers=4) as service:
+        run(main(service))
+        wait_until(lambda: sum(w["messages"] for w in workers(service)) == 40, 5, "the workers' counts")
+        assert [worker["messages"] for worker in workers(service)] == [10, 10, 10, 10]
