@@ -32,7 +32,6 @@ from authmilter.dns.resolver import Alias, read_reply
 from authmilter.errors import ConfigError, InvalidName, PolicyError
 from authmilter.headers import foreign
 from authmilter.headers.received import RelayedClient, relayed_client
-from authmilter.library import load_runtime
 from authmilter.mail import Envelope, Mail, Session
 from authmilter.mailboxes import Mailboxes, read_mailboxes
 from authmilter.message import Header, Message, normalize_line_endings
@@ -58,6 +57,9 @@ from authmilter.spf import record as spf_record
 from authmilter.text import printable
 from authmilter.verdict import ChangeHeader, InsertHeader, Verdict
 from tests.milter.client import packet
+from tests.support.attacks import attack_zone
+from tests.support.road import a_runtime
+from tests.support.scenarios import zone
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +157,11 @@ class _Silence:
 
 @lru_cache(maxsize=1)
 def _runtime() -> engine.Runtime:
-    return load_runtime(policy="enforce", zone=ZONE, journal=_Silence())
+    return a_runtime(
+        "policy: enforce\nheaders: {received_spf: true}\n", {**attack_zone(), **zone()}, _Silence()
+    )
 
 
-ZONE: dict[str, object] = {"example.com": {"TXT": ["v=spf1 a -all"], "A": ["192.0.2.1"]}}
 _RELAY = (Domain.parse("mx.example.com"),)
 _IP = IPAddress.__args__
 

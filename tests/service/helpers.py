@@ -174,6 +174,7 @@ class Traffic:
     refused: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     _stopped: bool = False
+    _answered: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __aenter__(self) -> Self:
         self._tasks = [asyncio.create_task(self._client()) for _ in range(self.clients)]
@@ -195,7 +196,8 @@ class Traffic:
         goal = self.answers.total() + count
         async with asyncio.timeout(seconds):
             while self.answers.total() < goal:
-                await asyncio.sleep(0.005)
+                self._answered.clear()
+                await self._answered.wait()
 
     async def _client(self) -> None:
         while not self._stopped:
@@ -212,6 +214,7 @@ class Traffic:
                     outcome = await converse(talk.message(Client(), MESSAGE), reader, writer)
                     await converse(talk.abort(), reader, writer)
                     self.answers[said(outcome) or outcome.final] += 1
+                    self._answered.set()
                 await converse(talk.quit(), reader, writer)
             except (MilterGone, OSError, TimeoutError) as e:
                 self.broken.append(repr(e))

@@ -31,7 +31,7 @@ from tests.support.service import Service
 
 
 def _ready(service: Service, count: int = 2) -> bool:
-    return sum(worker["ready"] for worker in workers(service)) == count
+    return [worker["ready"] for worker in workers(service)].count(True) == count
 
 
 def _descriptors(pid: int) -> list[str]:
@@ -79,7 +79,7 @@ def test_a_killed_worker_breaks_its_own_sessions_only(*, unix: bool) -> None:
         assert service.log_lines("worker died")[0]["why"] == "signal 9"
 
 
-def test_a_connection_that_a_dying_worker_never_took_goes_to_its_successor(*, unix: bool) -> None:
+def test_a_connection_that_a_dying_worker_never_took_goes_to_its_successor(*, mostly_unix: bool) -> None:
     async def main(service: Service) -> None:
         worker = workers(service)[0]["pid"]
         os.kill(worker, signal.SIGSTOP)
@@ -92,19 +92,19 @@ def test_a_connection_that_a_dying_worker_never_took_goes_to_its_successor(*, un
         writer.close()
         assert service.ask("status")["sessions_cut"] == 0
 
-    with a_service(unix=unix, workers=1) as service:
+    with a_service(unix=mostly_unix, workers=1) as service:
         run(main(service))
         assert service.log_lines("worker died")[0]["handed_on"] == 1
 
 
-def test_connections_wait_while_there_is_no_worker(*, unix: bool) -> None:
+def test_connections_wait_while_there_is_no_worker(*, mostly_unix: bool) -> None:
     async def main(service: Service) -> None:
         for _ in range(4):  # from the third on there is a pause
             os.kill(workers(service)[0]["pid"], signal.SIGKILL)
             answers = await asyncio.gather(*(answer(service) for _ in range(20)))
             assert set(answers) == {reply("old")}
 
-    with a_service(unix=unix, workers=1) as service:
+    with a_service(unix=mostly_unix, workers=1) as service:
         run(main(service))
         assert service.ask("status")["restarts"] == 4
 
@@ -126,8 +126,8 @@ async def _killing(service: Service, *, clients: int, kills: int) -> Traffic:
     return traffic
 
 
-def test_kill_after_kill_refuses_nobody(*, unix: bool) -> None:
-    with a_service(unix=unix) as service:
+def test_kill_after_kill_refuses_nobody(*, mostly_unix: bool) -> None:
+    with a_service(unix=mostly_unix) as service:
         traffic = run(_killing(service, clients=8, kills=4))
         assert not traffic.refused
         assert len(traffic.broken) <= 4 * 8

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 
+import pytest
+
 from tests.service.helpers import Held, a_service, eventually, run, workers
 from tests.support.postfix import wait_until
 from tests.support.service import Service
@@ -47,6 +49,7 @@ async def _settled_at_none(service: Service) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_short_sessions_one_after_the_other_reach_every_worker() -> None:
     async def main(service: Service) -> None:
         for _ in range(40):

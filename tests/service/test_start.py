@@ -190,6 +190,7 @@ def test_without_a_place_for_its_control_socket_the_service_runs_all_the_same() 
         assert run(answer(service)) == reply("old")
 
 
+@pytest.mark.slow
 def test_stop_can_be_asked_for() -> None:
     with a_service() as service:
         assert service.ask("stop")["ok"]
@@ -238,6 +239,7 @@ def test_a_file_that_the_service_user_cannot_read_is_said(name: str) -> None:
         assert f"{name}: cannot be read: Permission denied" in service.log_text()
 
 
+@pytest.mark.slow
 @needs_root
 def test_a_group_can_be_given_too() -> None:
     settings = {"user": "nobody", "group": "daemon"}
@@ -250,11 +252,11 @@ def test_a_group_can_be_given_too() -> None:
 # -- one worker alone --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ["native", "libmilter"])
-def test_one_worker_can_run_alone(engine: str, *, unix: bool) -> None:
+@pytest.mark.parametrize("engine", ["native", pytest.param("libmilter", marks=pytest.mark.slow)])
+def test_one_worker_can_run_alone(engine: str, *, mostly_unix: bool) -> None:
     if engine == "libmilter" and not _pymilter.available():
         pytest.skip("pymilter is not installed")
-    with a_service(unix=unix, engine=engine) as service:
+    with a_service(unix=mostly_unix, engine=engine) as service:
         service.stop()
         service.options = ("--only", "milter")
         service.start(wait=False)

@@ -22,19 +22,19 @@ async def _exit_code(service: Service, seconds: float = 20) -> int:
     return await asyncio.to_thread(service.process.wait, seconds)
 
 
-def test_an_open_message_is_finished_and_the_socket_removed(*, unix: bool) -> None:
+def test_an_open_message_is_finished_and_the_socket_removed(*, mostly_unix: bool) -> None:
     async def main(service: Service) -> None:
         held = await Held(service).open()
         rest = await held.half_a_message()
         service.process.send_signal(signal.SIGTERM)
         await eventually(lambda: bool(service.log_lines("stopping")), "the stop")
-        with pytest.raises(OSError, match="111|refused|No such file"):
+        with pytest.raises(OSError, match=r"111|refused|No such file"):
             await answer(service)
         assert said(await rest()) == reply("old")
         held.close()
         assert await _exit_code(service) == 0
 
-    with a_service(unix=unix, settings={"milter": {"drain": "60s"}}) as service:
+    with a_service(unix=mostly_unix, settings={"milter": {"drain": "60s"}}) as service:
         run(main(service))
         assert not service.socket.exists()
         assert not service.control.exists()
@@ -95,6 +95,7 @@ def test_a_second_signal_stops_at_once() -> None:
         assert not service.socket.exists()
 
 
+@pytest.mark.slow
 def test_what_has_connected_when_it_is_told_to_stop_is_served() -> None:
     async def main(service: Service) -> None:
         async with Traffic(service, clients=30, messages=1) as traffic:
@@ -216,6 +217,7 @@ def test_a_descriptor_that_is_no_listening_socket_is_refused() -> None:
             assert "descriptor 3" in service.log_text()
 
 
+@pytest.mark.slow
 def test_the_helper_script_activates_a_service() -> None:
     with a_service() as service:
         service.stop()

@@ -14,7 +14,7 @@ from authmilter.dns.zone import ZoneResolver
 from authmilter.engine import Runtime
 from authmilter.mail import Envelope, Mail, Session
 from authmilter.names import parse_helo, parse_ip, parse_recipient, parse_reverse_path
-from authmilter.ports import Resolver
+from authmilter.ports import Journal, Resolver
 from authmilter.verdict import Verdict
 
 __all__ = ["NOW", "Notes", "a_runtime", "travel"]
@@ -36,7 +36,7 @@ class Notes:
         self.bugs.append((where, error))
 
 
-def a_runtime(config: str, zone: Mapping[str, object] | Resolver, notes: Notes | None = None) -> Runtime:
+def a_runtime(config: str, zone: Mapping[str, object] | Resolver, notes: Journal | None = None) -> Runtime:
     """Build a runtime from the text of a configuration, at a fixed time."""
     loaded = Loaded(config=parse(config, "test.yaml"), path=None, base=Path.cwd())
     resolver = ZoneResolver(zone) if isinstance(zone, Mapping) else zone
