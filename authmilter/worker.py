@@ -418,7 +418,9 @@ class _LibmilterDoor:
         self._engine.stop_accepting()
         _wake_main_thread()
         until = asyncio.get_running_loop().time() + seconds
-        await self._wait(_SETTLES, lambda: False)  # what libmilter has just accepted is not among its sessions yet
+        await self._wait(
+            _SETTLES, lambda: False
+        )  # what libmilter has just accepted is not among its sessions yet
         await self._wait(until - asyncio.get_running_loop().time(), lambda: not self._engine.connections)
         return 0, self.open_sessions
 

@@ -81,6 +81,7 @@ SERVICES: dict[str, dict[str, Any]] = {
     "own": {
         "zone": _zone(),
         "policy": "enforce",
+        "unix": True,
         "workers": 1,
         "settings": {"internal": {"networks": ["127.0.0.0/8", "10.99.0.0/16"]}},
     },
@@ -725,6 +726,14 @@ def test_submission_by_daemon_name(rig: Rig, enforce: Line, engine: str) -> None
         "submission",
         "submission.daemon_names: ORIGINATING",
     )
+
+
+def test_through_a_unix_socket(rig: Rig, engine: str) -> None:
+    line = rig.line("own", engine)
+    (results,) = _ours(line.deliver(SCENARIOS[0].message, **GOOD))
+    assert " dmarc=pass" in results
+    assert line.send(FORGED, **EVIL).code == 550
+    assert str(line.logged()["listener"]).startswith("unix:")
 
 
 def test_an_internal_network(enforce: Line) -> None:
