@@ -155,7 +155,11 @@ ABILITIES = (
     Ability(
         "processes",
         ("os.fork", "os.kill", "signal", "multiprocessing", "concurrent.futures.process"),
-        {"supervisor.py": "the parent of all others", "worker.py": "its signals, where it runs alone"},
+        {
+            "supervisor.py": "the parent of all others",
+            "worker.py": "its signals, where it runs alone",
+            "cli/run.py": "a reload before anything is loaded has nothing to do",
+        },
     ),
     Ability("running other programs", ("subprocess", "os.system", "os.popen", "os.execv", "pty"), {}),
     Ability(

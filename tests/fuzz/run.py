@@ -94,11 +94,11 @@ def made(rng: random.Random, corpus: list[list[bytes]]) -> bytes:
 def fuzz(
     parser: Parser, seconds: float, rng: random.Random, corpus: list[list[bytes]]
 ) -> tuple[int, float, str]:
-    """Return how many inputs a parser was given, the slowest one's milliseconds, and the fault (or nothing)."""
+    """Return how many inputs a parser was given, the milliseconds (of processor time) of the slowest one, and the fault (or nothing)."""
     end, count, slowest = time.monotonic() + seconds, 0, 0.0
     while time.monotonic() < end:
         octets = made(rng, corpus)
-        began = time.perf_counter()
+        began = time.thread_time()
         try:
             value = parser.call(octets)
             if not isinstance(value, parser.returns):
@@ -107,7 +107,7 @@ def fuzz(
             pass
         except Exception as e:  # noqa: BLE001 - that is what is looked for
             return count, slowest, f"{type(e).__name__}: {e} for {octets[:400]!r}"
-        slowest = max(slowest, (time.perf_counter() - began) * 1000)
+        slowest = max(slowest, (time.thread_time() - began) * 1000)
         count += 1
     return count, slowest, ""
 
