@@ -9,6 +9,7 @@ import contextlib
 import os
 import resource
 import socket
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from pwd import getpwnam
@@ -58,6 +59,11 @@ class Listener:
         """The place in the settings' form."""
         return str(self.spec)
 
+    @property
+    def reachable(self) -> bool:
+        """False of a unix socket whose path is no socket any more."""
+        return self.spec.family is not Family.UNIX or self.activated or Path(self.spec.path).is_socket()
+
 
 def listen(config: Config, text: str) -> Listener:
     """Open the milter socket that `text` names, with mode and owner of the settings.
@@ -92,10 +98,14 @@ def adapt(config: Config, listener: Listener) -> None:
         return
     milter = config.milter
     try:
+        path = Path(listener.spec.path)
+        found = path.stat()
         uid, gid = owner_ids(milter.socket_owner or None, milter.socket_group or None)
-        if uid != -1 or gid != -1:
-            os.chown(listener.spec.path, uid, gid)
-        Path(listener.spec.path).chmod(milter.socket_mode)
+        # Only what differs: a service that has given root up may not even set what is there already.
+        if uid not in {-1, found.st_uid} or gid not in {-1, found.st_gid}:
+            os.chown(path, uid, gid)
+        if stat.S_IMODE(found.st_mode) != milter.socket_mode:
+            path.chmod(milter.socket_mode)
     except (OSError, AuthMilterError) as e:
         reason = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
         raise StartError(f"cannot change owner and mode of {listener.name}: {reason}") from e

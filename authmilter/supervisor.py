@@ -107,7 +107,7 @@ class _Settings:
         """Return how many workers there are to be."""
         if self.config.milter.engine == "libmilter":
             return len(listeners)  # one process has one libmilter, and that has one socket
-        return self.config.milter.workers or len(os.sched_getaffinity(0))
+        return self.config.milter.workers or _processors()
 
     def messages(self) -> Iterable[bytes]:
         """Yield what tells a worker to use these settings."""
@@ -400,13 +400,17 @@ class Supervisor:
         for text in () if self._listeners else config.milter.listen:
             self._listeners.append(listen(config, text))
         self._open_control(config)
-        self._most = raise_file_limit(config.milter.max_sessions)
-        if self._most < config.milter.max_sessions:
-            self._say("warning", "configuration", warning=(
-                f"milter.max_sessions is {config.milter.max_sessions}, but the limit of open files allows a worker"
-                f" {self._most} sessions"
-            ))  # fmt: skip
+        self._limit(config)
         become(config)
+
+    def _limit(self, config: Config) -> None:
+        wanted = config.milter.max_sessions
+        self._most = raise_file_limit(wanted)
+        if self._most < wanted:
+            warning = (
+                f"milter.max_sessions is {wanted}, but the limit of open files allows a worker {self._most}"
+            )
+            self._say("warning", "configuration", warning=warning)
 
     def _listeners_for(self, config: Config) -> list[Listener]:
         """Return the listeners that the new settings want: open ones are kept.
@@ -416,7 +420,8 @@ class Supervisor:
         """
         if any(listener.activated for listener in self._listeners):
             return list(self._listeners)
-        kept = {listener.name: listener for listener in self._listeners}
+        # One whose path was removed by somebody is of no more use.
+        kept = {listener.name: listener for listener in self._listeners if listener.reachable}
         found: list[Listener] = []
         try:
             for text in config.milter.listen:
@@ -440,10 +445,13 @@ class Supervisor:
                 except OSError:
                     break
                 self._hand_over(connection, listener.name)
+        self._close(listener)
+
+    def _close(self, listener: Listener) -> None:
         if not close_listener(listener):
             self._leftover.append(
                 listener
-            )  # a worker of ours still listens: its path is removed when it has ended
+            )  # a libmilter still listens: the path is removed when all have ended
 
     @property
     def _native(self) -> bool:
@@ -481,6 +489,8 @@ class Supervisor:
 
     def _taker(self, without: _Worker | None = None) -> _Worker | None:
         """Return the worker with the fewest sessions (of these, the one that was handed the fewest so far)."""
+        if not self._native:
+            return None
         now = time.monotonic()
         return min(
             (
@@ -710,6 +720,8 @@ class Supervisor:
                 break
             if pid == 0:
                 break
+            if self._change is not None and self._change.check is not None and self._change.check.pid == pid:
+                self._change.check.pid = 0  # what it has to say is in the pipe
             item = self._workers.get(pid)
             if item is not None:
                 self._hear(item)
@@ -816,8 +828,8 @@ class Supervisor:
         if check is not None:
             self._selector.unregister(check.pipe)
             os.close(check.pipe)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(check.pid, signal.SIGKILL)  # not yet waited for, so that it is nobody else
+            if check.pid:
+                os.kill(check.pid, signal.SIGKILL)  # where it is late; it has not been waited for
 
     def _apply(self, change: _Change, answer: dict[str, Any]) -> None:
         """Make the workers use what the child found good: by a swap in each, or by a new generation.
@@ -833,6 +845,8 @@ class Supervisor:
         change.deadline = time.monotonic() + _TAKE_SECONDS
         if not self._up:
             self._open_first(config)
+            if os.geteuid() == 0:
+                change.warnings.append("the service runs as root: set `user`, or start it as another user")
             change.listeners = list(self._listeners)
         elif _same_processes(old, config):
             self._settings = change.settings = new
@@ -844,6 +858,7 @@ class Supervisor:
             if (old.user, old.group) != (config.user, config.group):
                 change.warnings.append("`user` and `group` have effect at the next start")
             change.listeners = self._listeners_for(config)
+            self._limit(config)
             for item in self._workers.values():
                 if item.generation < self._serving:
                     self._drain(item, _MAKE_ROOM)
@@ -900,13 +915,15 @@ class Supervisor:
         self._stop_accepting()
         old_listeners, self._listeners = self._listeners, change.listeners
         change.listeners = []
-        control = self.config.control.socket
-        old, self._serving = self._serving, change.generation
         for listener in old_listeners:
             if listener not in self._listeners:
                 self._let_go(listener)
-        drain = self.config.milter.drain
+        control, drain = self.config.control.socket, self.config.milter.drain
+        old, self._serving = self._serving, change.generation
         self._settings = settings
+        while self._held and not self._native:  # libmilter takes only what it accepts itself
+            self._cut += 1
+            self._held.popleft()[0].close()
         self._log = make_log(runtime.log_settings(settings.config))
         for item in self._workers.values():
             if item.generation == old:
@@ -929,7 +946,7 @@ class Supervisor:
         if "error" in answer:
             for listener in change.listeners:
                 if listener not in self._listeners:
-                    close_listener(listener)
+                    self._close(listener)
             for item in self._workers.values():
                 if change.generation and item.generation == change.generation and not item.draining:
                     self._drain(item, 0.0)
@@ -1002,7 +1019,7 @@ class Supervisor:
                 spec = ListenSpec(family=Family.UNIX, path=str(Path(path).absolute()))
                 make_folder(Path(spec.path).parent, config)
                 user = config.user if os.geteuid() == 0 else ""
-                sock = open_listener(spec, mode=0o600, owner=user or None, backlog=8)
+                sock = open_listener(spec, mode=0o600, owner=user or None, backlog=64)
                 self._control_listener = Listener(spec, sock)
             except (OSError, AuthMilterError) as e:
                 reason = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
@@ -1080,6 +1097,11 @@ class Supervisor:
             ],
             "counters": add_up([self._counters_of_the_dead, *(w.counters for w in workers)]),
         }
+
+
+def _processors() -> int:
+    """Return how many processors we may use: in a container often fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _same_processes(old: Config, new: Config) -> bool:

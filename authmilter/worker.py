@@ -51,6 +51,8 @@ PIECE = b"+"
 _REPORT_EVERY = 1.0
 #: Counters in one message.
 _COUNTERS = 200
+#: Characters of an error that the supervisor is told.
+_MAX_ERROR = 8000
 #: Octets of one message from the supervisor, and messages read in one go.
 _MAX_MESSAGE = 1 << 18
 _BURST = 64
@@ -317,7 +319,7 @@ class _Link:
                 # beside the loop: sessions go on while a large list is read
                 old = await asyncio.to_thread(self._work.reload, loaded)
             except Exception as e:  # noqa: BLE001 - whatever it was, the old runtime stays and the supervisor is told
-                self._say({"error": f"reload: {type(e).__name__}: {e}"})
+                self._say({"error": f"reload: {type(e).__name__}: {e}"[:_MAX_ERROR]})
                 return
             self._say({"digest": self._work.runtime.digest})
             if old is not None:
@@ -383,7 +385,7 @@ def serve(loaded: Loaded, channel: socket.socket, listener: Listener | None) -> 
             uvloop.run(_serve_native(work, channel))
     except AuthMilterError as e:
         channel.setblocking(True)
-        channel.send(json.dumps({"error": str(e)}).encode())
+        channel.send(json.dumps({"error": str(e)[:_MAX_ERROR]}).encode())
         return _OS
     return 0
 

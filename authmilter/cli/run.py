@@ -27,7 +27,7 @@ __all__ = ["reload_", "run", "status"]
 
 _MAX_ANSWER = 4 << 20
 #: Longer than the supervisor takes at most to read a configuration and bring its workers to use it.
-_PATIENCE = 150.0
+_PATIENCE = 180.0
 
 
 @click.command()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
+import resource
 import signal
 from pathlib import Path
 
@@ -97,6 +98,7 @@ def test_a_connection_that_a_dying_worker_never_took_goes_to_its_successor(*, mo
         assert service.log_lines("worker died")[0]["handed_on"] == 1
 
 
+@pytest.mark.slow
 def test_connections_wait_while_there_is_no_worker(*, mostly_unix: bool) -> None:
     async def main(service: Service) -> None:
         for _ in range(4):  # from the third on there is a pause
@@ -201,6 +203,7 @@ def test_a_worker_that_hangs_is_killed_and_what_waits_for_it_is_served() -> None
         assert len(service.log_lines("worker hangs")) == 1
 
 
+@pytest.mark.slow
 def test_a_worker_ignores_signals_that_are_meant_for_the_supervisor() -> None:
     with a_service() as service:
         before = workers(service)
@@ -212,6 +215,7 @@ def test_a_worker_ignores_signals_that_are_meant_for_the_supervisor() -> None:
         assert service.ask("status")["restarts"] == 0
 
 
+@pytest.mark.slow
 def test_a_policy_of_the_disk_is_no_matter_to_a_worker_that_is_replaced() -> None:
     with a_service(workers=1) as service:
         (service.base / "policy.yaml").write_text(policy("new"))
@@ -221,3 +225,22 @@ def test_a_policy_of_the_disk_is_no_matter_to_a_worker_that_is_replaced() -> Non
         os.kill(workers(service)[0]["pid"], signal.SIGKILL)
         assert run(answer(service)) == reply("old")
         wait_until(lambda: _ready(service, 1), 10, "the worker")
+
+
+def test_a_connection_that_a_worker_has_no_descriptor_for_goes_to_another() -> None:
+    async def main(service: Service) -> None:
+        full = workers(service)[0]["pid"]
+        limit = 3 + len(_descriptors(full))
+        resource.prlimit(full, resource.RLIMIT_NOFILE, (limit, limit))
+        held = await asyncio.gather(*(Held(service).open() for _ in range(6)))
+        assert all(await asyncio.gather(*(each.works() for each in held)))
+        found = {worker["pid"]: worker["sessions"] for worker in workers(service)}
+        assert found.pop(full) == 0
+        assert list(found.values()) == [6]
+        for each in held:
+            each.close()
+
+    with a_service(user=None) as service:  # whose limits we may change
+        run(main(service))
+        assert service.ask("status")["restarts"] == 0
+        assert service.log_lines("no_descriptors")

@@ -95,6 +95,7 @@ def test_a_killed_worker_refuses_nobody(service: Service) -> None:
     run(main())
 
 
+@pytest.mark.slow
 def test_stopping_finishes_the_message(service: Service) -> None:
     async def main() -> None:
         held = await Held(service).open()

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -198,7 +199,8 @@ def test_policy_and_list_files_are_read_again_though_the_configuration_is_the_sa
         assert run(answer(service)) == ""
         (service.base / "some.txt").write_text("example.net\nexample.org\n")
         service.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: service.ask("status")["digest"] != digest, 10, "the list to be read")
+        wait_until(lambda: len(service.log_lines("reloaded")) == 2, 10, "the list to be read")
+        assert service.ask("status")["digest"] != digest
         assert run(answer(service)) == reply("listed")
 
 
@@ -256,6 +258,23 @@ def test_a_new_socket_that_cannot_be_opened_changes_nothing() -> None:
         assert run(answer(service)) == reply("old")
 
 
+@pytest.mark.slow
+def test_a_socket_whose_path_somebody_removed_is_opened_anew() -> None:
+    with a_service(unix=True) as service:
+        service.socket.unlink()
+        _workers_are(1)(service)
+        assert service.ask("reload")["how"] == "generation"
+        assert run(answer(service)) == reply("old")
+
+
+@pytest.mark.slow
+def test_the_mode_of_an_open_socket_can_be_changed() -> None:
+    with a_service(unix=True) as service:
+        service.write_config(milter={"socket_mode": "0660"})
+        assert service.ask("reload")["how"] == "generation"
+        assert stat.S_IMODE(service.socket.stat().st_mode) == 0o660
+
+
 def test_reloads_that_come_at_once_are_done_in_one_go() -> None:
     async def main(service: Service) -> None:
         answers = await asyncio.gather(*(ask(service, "reload") for _ in range(12)))
@@ -291,10 +310,11 @@ def _kill_all_new_children(service: Service, until: asyncio.Task[Any]) -> None:
                     os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_generation_that_does_not_come_up_changes_nothing() -> None:
     async def main(service: Service) -> None:
         async with Traffic(service) as traffic:
-            _workers_are(16)(service)
+            _workers_are(40)(service)  # so many that one can be caught before all are ready
             told = asyncio.create_task(ask(service, "reload"))
             await asyncio.to_thread(_kill_all_new_children, service, told)
             assert "the workers do not start: signal 9" in (await told)["error"]

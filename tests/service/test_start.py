@@ -229,7 +229,10 @@ def test_root_is_given_up_once_the_sockets_are_open() -> None:
 
 
 @needs_root
-@pytest.mark.parametrize("name", ["policy.yaml", "zone.json", "authmilter.yaml"])
+@pytest.mark.parametrize(
+    "name",
+    ["policy.yaml", *(pytest.param(n, marks=pytest.mark.slow) for n in ("zone.json", "authmilter.yaml"))],
+)
 def test_a_file_that_the_service_user_cannot_read_is_said(name: str) -> None:
     with a_service(user=None, becomes="nobody", settings={"user": "nobody"}) as service:
         service.stop()

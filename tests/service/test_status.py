@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from authmilter.cli.run import show
@@ -62,6 +63,7 @@ def test_counts_of_ended_workers_are_kept() -> None:
         assert service.ask("status")["counters"]["messages"] == 4
 
 
+@pytest.mark.slow
 def test_without_a_service_it_says_so(tmp_path: Path) -> None:
     config = tmp_path / "authmilter.yaml"
     config.write_text(json.dumps({"control": {"socket": str(tmp_path / "none.sock")}}))

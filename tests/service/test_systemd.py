@@ -102,6 +102,7 @@ def test_a_worker_that_is_replaced_is_no_news_to_the_manager(manager: Manager) -
             manager.next()
 
 
+@pytest.mark.slow
 def test_the_watchdog_is_fed(manager: Manager) -> None:
     env = {"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": "200000"}
     with a_service(env=env) as service:

@@ -91,7 +91,11 @@ class Service:
         self.config = self.base / "authmilter.yaml"
         self.write_zone(self.zone)
         self.write_config()
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
