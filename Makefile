@@ -44,7 +44,8 @@ soak: $(VENV)       ## the service under load with reloads and killed workers, f
 	$(PY) tests/e2e/soak.py
 
 docs: $(VENV)       ## the generated parts of docs/
-	$(PY) contrib/gendocs.py
+	$(PY) -m authmilter.policy.reference < docs/policy-language.md > docs/policy-language.md.new
+	mv docs/policy-language.md.new docs/policy-language.md
 
 clean:
 	rm -rf .venv .e2e .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info

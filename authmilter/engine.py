@@ -261,7 +261,6 @@ class Verification:
         "_runtime",
         "_session",
         "_signing",
-        "_started",
         "mail",
     )
 
@@ -289,7 +288,6 @@ class Verification:
         self._digests: BodyDigests | None = None
         self._body_whole = True
         self._signing: SigningPlan | NotSigned | None = None
-        self._started = monotonic()
         #: the mail as judged, once `verdict` has returned
         self.mail: Mail | None = None
 

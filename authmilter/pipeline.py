@@ -1,4 +1,4 @@
-"""METHODS: the ordered table of checks, when each can start, what it needs, and its share of questions and time.
+"""METHODS: the ordered table of checks, when each can start, and its share of questions.
 
 A method is a pure function of an `Inquiry` (what is known so far) and a `Lookup`. It may be run again, from
 the start, whenever answers it missed have come; the same functions serve every door.
@@ -85,7 +85,6 @@ class Method:
 
     name: str
     stage: Stage
-    needs: tuple[str, ...]
     questions: int
     hints: int
     early: Callable[[Inquiry, Lookup], object]
@@ -189,9 +188,9 @@ def _dmarc_broken(inquiry: Inquiry) -> DmarcResult:
 
 # The order is the order of asking: DMARC's discovery goes out before any key is asked for.
 METHODS: tuple[Method, ...] = (
-    Method("iprev", Stage.MAIL, (), 21, 0, _iprev, _iprev_broken, _iprev_key),
-    Method("spf_helo", Stage.MAIL, (), 150, 60, _spf_helo, _spf_broken(SpfIdentity.HELO), _spf_helo_key),
-    Method("spf", Stage.MAIL, (), 150, 60, _spf, _spf_broken(SpfIdentity.MAILFROM), _spf_key, _spf_recall),
-    Method("dmarc", Stage.HEADERS, ("spf", "dkim"), 60, 30, _dmarc_early, _dmarc_broken),
-    Method("dkim", Stage.HEADERS, (), 100, 0, _dkim, _dkim_broken),
+    Method("iprev", Stage.MAIL, 21, 0, _iprev, _iprev_broken, _iprev_key),
+    Method("spf_helo", Stage.MAIL, 150, 60, _spf_helo, _spf_broken(SpfIdentity.HELO), _spf_helo_key),
+    Method("spf", Stage.MAIL, 150, 60, _spf, _spf_broken(SpfIdentity.MAILFROM), _spf_key, _spf_recall),
+    Method("dmarc", Stage.HEADERS, 60, 30, _dmarc_early, _dmarc_broken),
+    Method("dkim", Stage.HEADERS, 100, 0, _dkim, _dkim_broken),
 )
