@@ -12,33 +12,27 @@ method's `limit`. Whatever the bytes, `verdict` returns a Verdict within its dea
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TypeVar, cast
+from typing import TypeVar
 
-from authmilter import pipeline
 from authmilter.deadline import Deadline, monotonic
 from authmilter.dkim import sign
-from authmilter.dkim.canonical import BodyDigests, BodyHasher
-from authmilter.dkim.check import HeaderOutcome, body_needs
-from authmilter.dkim.result import DkimResult
+from authmilter.dkim.canonical import BodyDigests, BodyHasher, BodyNeed
 from authmilter.dkim.sign import SigningPlan
-from authmilter.dkim.signature import read as read_signatures
-from authmilter.dmarc.result import DmarcResult
 from authmilter.dns.answer import Answer, Question
 from authmilter.dns.budget import BudgetLookup
 from authmilter.evidence import Evidence
 from authmilter.headers import edits as header_edits
 from authmilter.headers.edits import HeaderSettings, Plan
 from authmilter.headers.received import relayed_client
-from authmilter.iprev.result import IprevResult
 from authmilter.mail import Envelope, Mail, MailId, Origin, Session
 from authmilter.memory import ResultMemory, lifetime
 from authmilter.message import Message
-from authmilter.names import Address, Domain, NullPath, Recipient, ReversePath
+from authmilter.names import NullPath, Recipient, ReversePath
 from authmilter.origins import OriginRules, Relay
-from authmilter.pipeline import METHODS, CheckSettings, Inquiry, Method, Stage
+from authmilter.pipeline import CONCLUDING, METHODS, CheckSettings, Inquiry, Method, Stage
 from authmilter.policy import decide
 from authmilter.policy.decide import OnError
 from authmilter.policy.rules import Mode, Policy
@@ -52,7 +46,6 @@ from authmilter.signing.settings import (
     settle,
     sign_plan_for,
 )
-from authmilter.spf.result import SpfResult
 from authmilter.verdict import (
     Decision,
     Disposition,
@@ -112,7 +105,8 @@ class _Run:
     """One method at work on one message: its share of the DNS, and its result once there is one."""
 
     __slots__ = (
-        "bug", "finished", "inquiry", "key", "lookup", "method", "recalled", "result", "runtime", "started", "task",
+        "bug", "early", "finished", "inquiry", "key", "lookup", "method", "recalled", "result", "runtime", "started",
+        "task",
     )  # fmt: skip
 
     def __init__(self, method: Method, inquiry: Inquiry, runtime: Runtime) -> None:
@@ -120,8 +114,9 @@ class _Run:
         self.inquiry = inquiry
         self.runtime = runtime
         self.lookup = BudgetLookup(runtime.resolver, questions=method.questions, hints=method.hints)
-        self.key = method.key(inquiry)
+        self.key: Hashable | None = None
         self.recalled = False
+        self.early: object = None
         self.result: object = None
         self.task: asyncio.Task[None] | None = None
         self.bug = False
@@ -130,33 +125,44 @@ class _Run:
 
     def start(self) -> None:
         """Run the method as far as the answers at hand allow; what is missing is fetched in the background."""
-        if self.key is not None:
-            kept = self.runtime.memory.get(self.key)
-            if kept is not None:
-                self.result = self.method.recall(self.inquiry, kept)
-                self.recalled = True
-                self.finished = monotonic()
-                return
-        missing = self._attempt(self.method.early)
-        if missing is not None:
-            self.task = asyncio.get_running_loop().create_task(self._settle(self.method.early, missing))
+        if not self._recall(self.method.key):
+            missing = self._attempt(self.method.early)
+            if missing is not None:
+                self.task = asyncio.get_running_loop().create_task(self._settle(self.method.early, missing))
 
-    async def again(self, check: Callable[[Inquiry, BudgetLookup], object], deadline: Deadline) -> None:
-        """Run `check` with the answers so far and fetch what it still misses until `deadline`."""
-        await self.end(deadline)
-        missing = self._attempt(check)
-        if missing is not None:
-            self.task = asyncio.get_running_loop().create_task(self._settle(check, missing))
-            await self._wait(deadline)
-            if not self.finished:
-                self._cut(check)
-
-    async def end(self, deadline: Deadline) -> None:
-        """Wait for the result until `deadline`; then what has no answer is over this method's limit."""
+    async def finish(self, deadline: Deadline) -> None:
+        """Make the result, waiting for answers until `deadline`; what then has none is over this method's limit."""
         if self.task is not None:
             await self._wait(deadline)
         if not self.finished:
             self._cut(self.method.early)
+        conclude = self.method.conclude
+        if conclude is None or self.bug:
+            return
+        self.early = self.result
+        self.finished = 0.0
+        if self._recall(self.method.final_key):
+            return
+        missing = self._attempt(self._conclude)
+        if missing is not None:
+            self.task = asyncio.get_running_loop().create_task(self._settle(self._conclude, missing))
+            await self._wait(deadline)
+            if not self.finished:
+                self._cut(self._conclude)
+
+    def _conclude(self, inquiry: Inquiry, lookup: BudgetLookup) -> object:
+        assert self.method.conclude is not None  # finish looked
+        return self.method.conclude(inquiry, self.early, lookup)
+
+    def _recall(self, key: Callable[[Inquiry], Hashable | None]) -> bool:
+        """Take the result from the memory if it is there."""
+        self.key = key(self.inquiry)
+        kept = self.runtime.memory.get(self.key) if self.key is not None else None
+        self.recalled = kept is not None
+        if self.recalled:
+            self.result = self.method.recall(self.inquiry, kept)
+            self.finished = monotonic()
+        return self.recalled
 
     def cancel(self) -> None:
         """Stop; shared queries go on for whoever else waits for them."""
@@ -186,7 +192,7 @@ class _Run:
     def _cut(self, check: Callable[[Inquiry, BudgetLookup], object]) -> None:
         self.lookup.close()
         if self._attempt(check) is not None:  # a closed lookup never misses an answer
-            self._broken(RuntimeError(f"{self.method.name} still misses answers from a closed lookup"))
+            self.fail(RuntimeError(f"{self.method.name} still misses answers from a closed lookup"))
 
     def _attempt(self, check: Callable[[Inquiry, BudgetLookup], object]) -> Missing | None:
         self.finished = 0.0
@@ -195,14 +201,15 @@ class _Run:
         except Missing as missing:
             return missing
         except Exception as e:  # noqa: BLE001 - the guard of ARCHITECTURE.md, Faults: a bug is a status of its own
-            self._broken(e)
+            self.fail(e)
             return None
         self.finished = monotonic()
         if self.key is not None and not self.lookup.limited:
             self.runtime.memory.put(self.key, self.result, lifetime(self.lookup.exchanged))
         return None
 
-    def _broken(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
+        """End with the result of a method that failed in a way nobody foresaw."""
         self.bug = True
         self.result = self.method.broken(self.inquiry)
         self.finished = monotonic()
@@ -214,7 +221,7 @@ class _Run:
             try:
                 answers = await self._fetch(questions)
             except Exception as e:  # noqa: BLE001 - as in _attempt: a resolver that raises is a bug, not a limit
-                self._broken(e)
+                self.fail(e)
                 return
             for question, answer in zip(questions, answers, strict=True):
                 self.lookup.give(question, answer)
@@ -324,13 +331,10 @@ class Verification:
             return planned is not None
         if self._relay is not None:
             self._through_relay(self._relay, message)
-        inquiry.signatures = read_signatures(message, inquiry.settings.dkim)
-        mail_from = inquiry.mail_from
-        if isinstance(mail_from, Address):
-            inquiry.spf_candidate = mail_from.domain
-        elif isinstance(mail_from, NullPath) and isinstance(inquiry.session.helo, Domain):
-            inquiry.spf_candidate = inquiry.session.helo  # RFC 7208 §2.4: postmaster@HELO
-        self._body = BodyHasher(body_needs(inquiry.signatures) | signing_needs, watch=planned is not None)
+        needs = signing_needs
+        for method in runtime.methods:
+            needs |= self._prepare(method)
+        self._body = BodyHasher(needs, watch=planned is not None)
         self._start(Stage.HEADERS)
         # Wanted without any signature too: rules ask for its size and for bare CR and LF in it.
         return True
@@ -399,17 +403,20 @@ class Verification:
         runtime.journal.record(mail, verdict, queue_id=self._queue_id, listener=self._listener)
         return verdict
 
+    def _prepare(self, method: Method) -> frozenset[BodyNeed]:
+        """Let a method read the header block. One that fails is broken, as if it had failed at work."""
+        try:
+            return method.prepare(self._inquiry)
+        except Exception as e:  # noqa: BLE001 - the guard of ARCHITECTURE.md, Faults
+            run = self._runs[method.name] = _Run(method, self._inquiry, self._runtime)
+            run.fail(e)
+            return frozenset()
+
     def _start(self, stage: Stage) -> None:
         for method in self._runtime.methods:
-            if method.stage is stage and self._applies(method):
+            if method.stage is stage and method.name not in self._runs and method.applies(self._inquiry):
                 run = self._runs[method.name] = _Run(method, self._inquiry, self._runtime)
                 run.start()
-
-    def _applies(self, method: Method) -> bool:
-        if method.stage is Stage.MAIL:
-            # A client that is not known was not asked about, which is not a failure (RFC 7208 §2.5).
-            return self._inquiry.session.client_ip is not None
-        return True
 
     def _through_relay(self, relay: Relay, message: Message) -> None:
         received = message.fields("received")
@@ -430,40 +437,20 @@ class Verification:
         if not runs:
             return Evidence()
         checks = whole.or_after(self._runtime.budget.checks)
-        for name in ("iprev", "spf_helo", "spf", "dkim"):
-            if name in runs:
-                await runs[name].end(checks)
-        spf = _result(runs, "spf")
-        inquiry.spf = cast("SpfResult | None", spf)
-        dkim = self._dkim()
-        dmarc: DmarcResult | None = None
-        if "dmarc" in runs:
-            inquiry.dkim = dkim or ()
-            await runs["dmarc"].again(pipeline.dmarc, whole)
-            dmarc = cast("DmarcResult", runs["dmarc"].result)
+        if self._body is not None and self._body_whole:
+            inquiry.digests = self._guarded("body", self._body_digests)
+        for name in CONCLUDING:
+            run = runs.get(name)
+            if run is not None:
+                await run.finish(whole if run.method.whole_budget else checks)
+                setattr(inquiry, name, run.result)
         return Evidence(
-            iprev=cast("IprevResult | None", _result(runs, "iprev")),
-            spf_helo=cast("SpfResult | None", _result(runs, "spf_helo")),
+            iprev=inquiry.iprev,
+            spf_helo=inquiry.spf_helo,
             spf=inquiry.spf,
-            dkim=dkim,
-            dmarc=dmarc,
+            dkim=inquiry.dkim,
+            dmarc=inquiry.dmarc,
         )
-
-    def _dkim(self) -> tuple[DkimResult, ...] | None:
-        run = self._runs.get("dkim")
-        if run is None:
-            return None
-        if run.bug:
-            return cast("tuple[DkimResult, ...]", run.result)
-        outcomes = cast("tuple[HeaderOutcome, ...]", run.result)
-        body = self._body
-        digests = self._body_digests() if body is not None and self._body_whole else None
-        limits = self._inquiry.settings.dkim
-        results = self._guarded("dkim", lambda: pipeline.dkim_results(outcomes, digests, limits))
-        if results is None:
-            run.bug = True
-            return cast("tuple[DkimResult, ...]", run.method.broken(self._inquiry))
-        return results
 
     def _plan_signing(self, settings: SigningSettings, message: Message) -> None:
         """Decide whether the mail is signed; the body is hashed for it as it arrives."""
@@ -558,11 +545,6 @@ def _with_signatures(plan: Plan, values: tuple[bytes, ...]) -> Plan:
         (i for i, e in enumerate(plan.edits) if isinstance(e, InsertHeader | Quarantine)), len(plan.edits)
     )
     return replace(plan, edits=(*plan.edits[:at], *fields, *plan.edits[at:]))
-
-
-def _result(runs: dict[str, _Run], name: str) -> object:
-    run = runs.get(name)
-    return None if run is None else run.result
 
 
 async def verify(

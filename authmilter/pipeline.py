@@ -1,7 +1,9 @@
 """METHODS: the ordered table of checks, when each can start, and its share of questions.
 
-A method is a pure function of an `Inquiry` (what is known so far) and a `Lookup`. It may be run again, from
-the start, whenever answers it missed have come; the same functions serve every door.
+A method is a row of functions of an `Inquiry` (what is known so far) and a `Lookup`: `prepare` reads the header
+block, `early` runs as soon as its input is there, `conclude` makes the result at the end of the message, when the
+body's digests and the results of the methods before it in `CONCLUDING` are known. Each may be run again, from the
+start, whenever answers it missed have come; the same functions serve every door.
 
 Shares are each method's own (ARCHITECTURE.md, Budgets): no method can spend DMARC's.
 """
@@ -12,12 +14,14 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import IntEnum
+from typing import cast
 
 from authmilter.dkim import check as dkim_check
-from authmilter.dkim.canonical import BodyDigests
+from authmilter.dkim.canonical import BodyDigests, BodyNeed
 from authmilter.dkim.check import HeaderOutcome
 from authmilter.dkim.result import DkimResult
 from authmilter.dkim.signature import DkimLimits, Signature
+from authmilter.dkim.signature import read as read_signatures
 from authmilter.dmarc import check as dmarc_check
 from authmilter.dmarc.result import DmarcProblem, DmarcResult, DmarcStatus
 from authmilter.dmarc.settings import DmarcSettings
@@ -32,7 +36,7 @@ from authmilter.spf import check as spf_check
 from authmilter.spf.check import SpfLimits
 from authmilter.spf.result import SpfIdentity, SpfProblem, SpfResult, SpfStatus
 
-__all__ = ["METHODS", "CheckSettings", "Inquiry", "Method", "Stage"]
+__all__ = ["CONCLUDING", "METHODS", "CheckSettings", "Inquiry", "Method", "Stage"]
 
 
 class Stage(IntEnum):
@@ -55,7 +59,11 @@ class CheckSettings:
 
 @dataclass(slots=True)
 class Inquiry:
-    """What is known of one message so far. The engine fills it in; methods only read it."""
+    """What is known of one message so far. The engine fills it in; methods only read it, but for `prepare`.
+
+    `signatures` and `spf_candidate` come from `prepare`; `digests` is None until the end of the message, and then if
+    the body was not read whole. The fields with a method's name hold its result once it has concluded.
+    """
 
     settings: CheckSettings
     session: Session
@@ -63,9 +71,21 @@ class Inquiry:
     mail_from: ReversePath = field(default_factory=NullPath)
     message: Message = field(default_factory=Message)
     signatures: tuple[Signature, ...] = ()
-    spf: SpfResult | None = None
-    dkim: tuple[DkimResult, ...] = ()
     spf_candidate: Domain | None = None
+    digests: BodyDigests | None = None
+    iprev: IprevResult | None = None
+    spf_helo: SpfResult | None = None
+    spf: SpfResult | None = None
+    dkim: tuple[DkimResult, ...] | None = None
+    dmarc: DmarcResult | None = None
+
+
+def _always(inquiry: Inquiry) -> bool:  # noqa: ARG001 - the row's shape
+    return True
+
+
+def _nothing_to_read(inquiry: Inquiry) -> frozenset[BodyNeed]:  # noqa: ARG001 - the row's shape
+    return frozenset()
 
 
 def _no_key(inquiry: Inquiry) -> Hashable | None:  # noqa: ARG001 - the row's shape
@@ -76,21 +96,44 @@ def _as_kept(inquiry: Inquiry, kept: object) -> object:  # noqa: ARG001 - the ro
     return kept
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """One row. `questions` and `hints` bound its DNS, `early` runs when the stage is reached, `broken` is the
-    result it has when it fails in a way nobody foresaw. `key` names all that its result follows from besides DNS
-    (None: it is not kept), `recall` makes this message's result of a kept one.
+    """One row.
+
+    Args:
+        name: the method, and the field of `Inquiry` and `Evidence` its result goes to.
+        stage: when `early` can run.
+        questions: how many DNS questions it may ask.
+        hints: how many more it may name ahead.
+        broken: the result it has when it fails in a way nobody foresaw.
+        applies: False where the method is not asked at all; looked at when the stage is reached.
+        prepare: reads the header block, notes what it found in the inquiry, and returns the body hashes it needs.
+        early: asks, and works out what it can.
+        conclude: makes the result from what `early` returned; None: that is the result.
+        key: names all that the result of `early` follows from besides DNS; None: it is not kept.
+        recall: makes this message's result of a kept one.
+        final_key: the same as `key`, for `conclude`.
+        whole_budget: True if it may use all of the message's time, not only the checks' share.
     """
 
     name: str
     stage: Stage
     questions: int
-    hints: int
-    early: Callable[[Inquiry, Lookup], object]
+    hints: int = 0
     broken: Callable[[Inquiry], object]
+    applies: Callable[[Inquiry], bool] = _always
+    prepare: Callable[[Inquiry], frozenset[BodyNeed]] = _nothing_to_read
+    early: Callable[[Inquiry, Lookup], object]
+    conclude: Callable[[Inquiry, object, Lookup], object] | None = None
     key: Callable[[Inquiry], Hashable | None] = _no_key
     recall: Callable[[Inquiry, object], object] = _as_kept
+    final_key: Callable[[Inquiry], Hashable | None] = _no_key
+    whole_budget: bool = False
+
+
+def _client_known(inquiry: Inquiry) -> bool:
+    """A client that is not known was not asked about, which is not a failure (RFC 7208 §2.5)."""
+    return inquiry.session.client_ip is not None
 
 
 def _iprev(inquiry: Inquiry, lookup: Lookup) -> IprevResult:
@@ -157,25 +200,49 @@ def _dkim_broken(inquiry: Inquiry) -> tuple[DkimResult, ...]:
     return dkim_check.broken(inquiry.signatures)
 
 
-def dkim_results(
-    outcomes: tuple[HeaderOutcome, ...], digests: BodyDigests | None, limits: DkimLimits
-) -> tuple[DkimResult, ...]:
-    """Join what the headers gave with the body's hashes."""
-    return dkim_check.conclude(outcomes, digests, limits)
+def _dkim_prepare(inquiry: Inquiry) -> frozenset[BodyNeed]:
+    inquiry.signatures = read_signatures(inquiry.message, inquiry.settings.dkim)
+    return dkim_check.body_needs(inquiry.signatures)
 
 
-def _dmarc_early(inquiry: Inquiry, lookup: Lookup) -> None:
+def _dkim_conclude(inquiry: Inquiry, early: object, lookup: Lookup) -> tuple[DkimResult, ...]:  # noqa: ARG001 - the row's shape
+    outcomes = cast("tuple[HeaderOutcome, ...]", early)
+    return dkim_check.conclude(outcomes, inquiry.digests, inquiry.settings.dkim)
+
+
+def _dmarc_prepare(inquiry: Inquiry) -> frozenset[BodyNeed]:
+    path = inquiry.mail_from
+    if isinstance(path, Address):
+        inquiry.spf_candidate = path.domain
+    elif isinstance(path, NullPath) and isinstance(inquiry.session.helo, Domain):
+        inquiry.spf_candidate = inquiry.session.helo  # RFC 7208 §2.4: postmaster@HELO
+    return frozenset()
+
+
+def _dmarc_early(inquiry: Inquiry, lookup: Lookup) -> bool:
     domains = [s.domain for s in inquiry.signatures if s.domain is not None]
     dmarc_check.prefetch(
         inquiry.message.authors, domains, inquiry.spf_candidate, lookup, inquiry.settings.dmarc
     )
+    return True
 
 
-def dmarc(inquiry: Inquiry, lookup: Lookup) -> DmarcResult:
-    """Judge by DMARC, once SPF and DKIM are known."""
+def _dmarc_key(inquiry: Inquiry) -> Hashable | None:
+    """Where all that may be asked was asked before and lives, nothing has to be asked ahead."""
+    author = inquiry.message.authors.domain
+    if author is None:
+        return None
+    return "dmarc_early", author, inquiry.spf_candidate, tuple([s.domain for s in inquiry.signatures])
+
+
+def _dmarc(inquiry: Inquiry, early: object, lookup: Lookup) -> DmarcResult:  # noqa: ARG001 - the row's shape
     return dmarc_check.check(
-        inquiry.message.authors, inquiry.spf, inquiry.dkim, lookup, inquiry.settings.dmarc
+        inquiry.message.authors, inquiry.spf, inquiry.dkim or (), lookup, inquiry.settings.dmarc
     )
+
+
+def _dmarc_final_key(inquiry: Inquiry) -> Hashable | None:
+    return dmarc_check.key(inquiry.message.authors, inquiry.spf, inquiry.dkim or ())
 
 
 def _dmarc_broken(inquiry: Inquiry) -> DmarcResult:
@@ -188,9 +255,27 @@ def _dmarc_broken(inquiry: Inquiry) -> DmarcResult:
 
 # The order is the order of asking: DMARC's discovery goes out before any key is asked for.
 METHODS: tuple[Method, ...] = (
-    Method("iprev", Stage.MAIL, 21, 0, _iprev, _iprev_broken, _iprev_key),
-    Method("spf_helo", Stage.MAIL, 150, 60, _spf_helo, _spf_broken(SpfIdentity.HELO), _spf_helo_key),
-    Method("spf", Stage.MAIL, 150, 60, _spf, _spf_broken(SpfIdentity.MAILFROM), _spf_key, _spf_recall),
-    Method("dmarc", Stage.HEADERS, 60, 30, _dmarc_early, _dmarc_broken),
-    Method("dkim", Stage.HEADERS, 100, 0, _dkim, _dkim_broken),
-)
+    Method(
+        name="iprev", stage=Stage.MAIL, questions=21, applies=_client_known,
+        early=_iprev, broken=_iprev_broken, key=_iprev_key,
+    ),
+    Method(
+        name="spf_helo", stage=Stage.MAIL, questions=150, hints=60, applies=_client_known,
+        early=_spf_helo, broken=_spf_broken(SpfIdentity.HELO), key=_spf_helo_key,
+    ),
+    Method(
+        name="spf", stage=Stage.MAIL, questions=150, hints=60, applies=_client_known,
+        early=_spf, broken=_spf_broken(SpfIdentity.MAILFROM), key=_spf_key, recall=_spf_recall,
+    ),
+    Method(
+        name="dmarc", stage=Stage.HEADERS, questions=60, hints=30, whole_budget=True, prepare=_dmarc_prepare,
+        early=_dmarc_early, conclude=_dmarc, broken=_dmarc_broken, key=_dmarc_key, final_key=_dmarc_final_key,
+    ),
+    Method(
+        name="dkim", stage=Stage.HEADERS, questions=100, prepare=_dkim_prepare,
+        early=_dkim, conclude=_dkim_conclude, broken=_dkim_broken,
+    ),
+)  # fmt: skip
+
+#: The order in which the results are made: each may use those before it.
+CONCLUDING = ("iprev", "spf_helo", "spf", "dkim", "dmarc")

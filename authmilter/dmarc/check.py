@@ -30,7 +30,7 @@ Where the standard is silent or leaves a choice:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 
 from authmilter.dkim.result import DkimProblem, DkimResult, DkimStatus
@@ -55,7 +55,7 @@ from authmilter.names import Domain
 from authmilter.ports import Lookup
 from authmilter.spf.result import SpfIdentity, SpfProblem, SpfResult, SpfStatus
 
-__all__ = ["check", "prefetch"]
+__all__ = ["check", "key", "prefetch"]
 
 _Key = tuple[AlignedBy, Domain]
 
@@ -136,6 +136,22 @@ def check(
     if author is None:
         return _without_author(authors, spf, dkim, lookup, settings)
     return _judge(author, _identifiers(author, spf, dkim, settings), lookup, settings)
+
+
+def key(authors: AuthorHeader, spf: SpfResult | None, dkim: tuple[DkimResult, ...]) -> Hashable | None:
+    """Return all that `check` takes from these besides DNS and the settings; None without a single Author Domain.
+
+    Two messages with the same key have the same result for as long as the DNS answers live.
+    """
+    if authors.domain is None:
+        return None
+    spf_part = (
+        None
+        if spf is None
+        else (spf.identity, spf.status, spf.domain, spf.broad, spf.problem is SpfProblem.LIMIT)
+    )
+    dkim_part = tuple([(r.domain, r.status, r.testing, r.problem is DkimProblem.LIMIT) for r in dkim])
+    return "dmarc", authors.domain, spf_part, dkim_part
 
 
 def prefetch(
