@@ -7,7 +7,7 @@ JOBS    ?= 2
 # Tests through real servers depend on a loaded machine's timing: what failed gets one second try, said aloud.
 AGAIN   = { echo "some tests failed: trying those once more"; false; } || $(PY) -m pytest --last-failed --last-failed-no-failures none
 
-.PHONY: help demo test test-full check format run fuzz soak docs clean system
+.PHONY: help demo test test-full check format run fuzz soak bench profile proto docs clean
 
 help:               ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -42,6 +42,15 @@ fuzz: $(VENV)       ## every parser of strangers' bytes, for FUZZ_SECONDS each (
 
 soak: $(VENV)       ## the service under load with reloads and killed workers, for SOAK_SECONDS (default 600)
 	$(PY) tests/e2e/soak.py
+
+bench: $(VENV)      ## beside other milters where the rig is set up, else our micro-benchmarks (BENCH="--micro" for those)
+	$(PY) tests/benchmarks/bench.py $(BENCH)
+
+profile: $(VENV)    ## a flame graph of a worker under load: profile.svg
+	$(PY) tests/benchmarks/flame.py
+
+proto: $(VENV)      ## the code generated from proto/
+	$(PY) contrib/generate_proto.py
 
 docs: $(VENV)       ## the generated parts of docs/
 	$(PY) -m authmilter.policy.reference < docs/policy-language.md > docs/policy-language.md.new

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 __all__ = ["Deadline", "monotonic"]
 
 
-def monotonic() -> float:
-    """Return seconds on a clock that never goes back (no meaning but differences)."""
-    return time.monotonic()
+#: Returns seconds on a clock that never goes back (no meaning but differences).
+monotonic = time.monotonic
 
 
 @dataclass(frozen=True, slots=True)

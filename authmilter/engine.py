@@ -12,11 +12,13 @@ method's `limit`. Whatever the bytes, `verdict` returns a Verdict within its dea
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeVar
 
+from authmilter.arc import seal, sealing
+from authmilter.arc.seal import SealSettings
 from authmilter.deadline import Deadline, monotonic
 from authmilter.dkim import sign
 from authmilter.dkim.canonical import BodyDigests, BodyHasher, BodyNeed
@@ -51,13 +53,14 @@ from authmilter.verdict import (
     Disposition,
     InsertHeader,
     Quarantine,
+    Sealing,
     Signing,
     SmtpReply,
     Step,
     Verdict,
 )
 
-__all__ = ["Budget", "Runtime", "Verification", "verify"]
+__all__ = ["Budget", "Runtime", "Verification", "ask", "verify"]
 
 T = TypeVar("T")
 
@@ -82,7 +85,8 @@ class Runtime:
     """Everything a verification needs, frozen; a reload makes a new one.
 
     `now` tells the time of arrival, `new_id` makes a message id (letters and digits), `methods` is the
-    table of checks, `memory` keeps whole results and belongs to the resolver, `digest` names the settings and policy it was built from.
+    table of checks, `memory` keeps whole results and belongs to the resolver, `digest` names the settings and policy it was built from,
+    `policies` are further ones that a caller may name (gRPC).
     """
 
     policy: Policy
@@ -96,9 +100,11 @@ class Runtime:
     budget: Budget = field(default_factory=Budget)
     on_error: OnError = OnError.TEMPFAIL
     signing: SigningSettings | None = None
+    sealing: SealSettings | None = None
     methods: tuple[Method, ...] = METHODS
     memory: ResultMemory = field(default_factory=ResultMemory, compare=False)
     digest: str = ""
+    policies: Mapping[str, Policy] = field(default_factory=dict)
 
 
 class _Run:
@@ -326,9 +332,11 @@ class Verification:
             self._plan_signing(runtime.signing, message)
         planned = self._signing if isinstance(self._signing, SigningPlan) else None
         signing_needs = sign.body_needs(planned) if planned is not None else frozenset()
+        if runtime.sealing is not None and seal.wanted(runtime.sealing, self._origin, self._recipients):
+            signing_needs |= {seal.NEED}
         if not self._checked:
             self._body = BodyHasher(signing_needs, watch=planned is not None)
-            return planned is not None
+            return bool(signing_needs)
         if self._relay is not None:
             self._through_relay(self._relay, message)
         needs = signing_needs
@@ -388,6 +396,9 @@ class Verification:
         signing: Signing | None = None
         if runtime.signing is not None:
             decision, plan, signing = self._sign(runtime.signing, mail, decision, plan)
+        sealed: Sealing | None = None
+        if runtime.sealing is not None:
+            decision, plan, sealed = self._seal(runtime.sealing, mail, decision, plan)
         verdict = Verdict(
             mail_id=mail.id,
             origin=mail.origin,
@@ -397,6 +408,7 @@ class Verification:
             edits=plan.edits,
             authentication_results=plan.authentication_results,
             signing=signing,
+            sealing=sealed,
             trace=tuple(run.step() for run in self._runs.values()),
             elapsed_ms=round((monotonic() - ended) * 1000.0, 3),
         )
@@ -449,7 +461,9 @@ class Verification:
             spf_helo=inquiry.spf_helo,
             spf=inquiry.spf,
             dkim=inquiry.dkim,
+            arc=inquiry.arc,
             dmarc=inquiry.dmarc,
+            bimi=inquiry.bimi,
         )
 
     def _plan_signing(self, settings: SigningSettings, message: Message) -> None:
@@ -501,6 +515,40 @@ class Verification:
             plan = replace(plan, edits=())
         return decision, plan, told
 
+    def _seal(
+        self, settings: SealSettings, mail: Mail, decision: Decision, plan: Plan
+    ) -> tuple[Decision, Plan, Sealing | None]:
+        """Return the decision, the edits with an ARC set or a keyed id among them, and what the log says of it."""
+        if decision.disposition not in {Disposition.ACCEPT, Disposition.QUARANTINE}:
+            return decision, plan, None
+        inquiry = self._inquiry
+        done = self._guarded(
+            "sealing",
+            lambda: sealing.finish(
+                mail,
+                plan,
+                settings,
+                arc=inquiry.arc,
+                limits=inquiry.settings.arc,
+                digests=lambda: self._body_digests() if self._body is not None and self._body_whole else None,
+                now=self._runtime.now(),
+            ),
+        )
+        if done is None:
+            return decision, plan, Sealing(mode="", reason=seal.NotSealedReason.INTERNAL.value)
+        if not done.defer:
+            return decision, done.plan, done.told
+        because = f"the ARC chain could not be checked, and the mail is to be sealed: {done.told.detail if done.told else ''}"
+        reply = SmtpReply(
+            code=451,
+            enhanced="4.7.0",
+            text=f"ARC chain cannot be checked now, try again later (id {mail.id})",
+        )
+        decision = replace(
+            decision, disposition=Disposition.TEMPFAIL, rule="sealing", because=because, reply=reply, tags=()
+        )
+        return decision, replace(done.plan, edits=()), done.told
+
     def _signatures(self, planned: SigningPlan) -> tuple[bytes, ...]:
         if self._body is None or not self._body_whole:
             raise ValueError("the body was not read to its end")
@@ -545,6 +593,17 @@ def _with_signatures(plan: Plan, values: tuple[bytes, ...]) -> Plan:
         (i for i, e in enumerate(plan.edits) if isinstance(e, InsertHeader | Quarantine)), len(plan.edits)
     )
     return replace(plan, edits=(*plan.edits[:at], *fields, *plan.edits[at:]))
+
+
+async def ask(method: Method, inquiry: Inquiry, runtime: Runtime, deadline: Deadline) -> tuple[object, int]:
+    """Run one method alone and return its result and how many DNS questions it asked. Total, as a verdict is."""
+    run = _Run(method, inquiry, runtime)
+    try:
+        run.start()
+        await run.finish(deadline.or_after(runtime.budget.message))
+    finally:
+        run.cancel()
+    return run.result, run.lookup.asked
 
 
 async def verify(

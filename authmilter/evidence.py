@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from authmilter.arc.result import ArcResult
+from authmilter.bimi.result import BimiResult
 from authmilter.dkim.result import DkimResult
 from authmilter.dmarc.result import DmarcResult
 from authmilter.iprev.result import IprevResult
@@ -20,4 +22,6 @@ class Evidence:
     spf_helo: SpfResult | None = None
     spf: SpfResult | None = None
     dkim: tuple[DkimResult, ...] | None = None
+    arc: ArcResult | None = None
     dmarc: DmarcResult | None = None
+    bimi: BimiResult | None = None

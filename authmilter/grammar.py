@@ -18,6 +18,7 @@ __all__ = [
     "DOT_STRING",
     "FIELD_LINES",
     "FIELD_NAME",
+    "FIELD_NAMES",
     "FOLD",
     "FOLDED_NAME",
     "HIDDEN_FROM",
@@ -65,6 +66,8 @@ SOURCE_ROUTE = re.compile(r"@[A-Za-z0-9._-]++(?:,@[A-Za-z0-9._-]++)*+")
 
 # RFC 5322 §3.6.8   field-name = 1*ftext ; ftext = %d33-57 / %d59-126
 FIELD_NAME = re.compile(rb"[!-9;-~]+")
+# Several of them, with the octet between that none can have.
+FIELD_NAMES = re.compile(rb"[!-9;-~]++(?::[!-9;-~]++)*+")
 
 # One field with its continuation lines and final line end (RFC 5322 §2.2.3). Lines end in LF, with or without CR.
 FIELD_LINES = re.compile(rb"[^\n]*+(?:\n(?=[ \t])[^\n]*+)*+\n?")

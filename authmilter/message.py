@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from authmilter import grammar
 from authmilter.mailboxes import read_mailboxes
@@ -81,8 +82,7 @@ _SINGLETONS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """One header field: exactly the bytes before the colon and after it, folds included, without the final line end.
 
     Folds are CRLF and white space; `Message.parse` keeps a bare LF where the message has one, and lists the defect.
@@ -220,10 +220,23 @@ class Message:
         CRLF. The result is what `parse` gives for the message these fields were taken from.
         """
         reader = _FieldReader()
-        for name, value in fields:
-            if not reader.has_room(len(name) + len(value) + 3):
+        source = iter(fields)
+        read: list[Header] = []
+        octets = 0
+        for name, value in source:
+            octets += len(name) + len(value) + 3
+            read.append(Header(name, value))
+            if octets > MAX_HEADER_OCTETS or len(read) > MAX_FIELDS:
                 break
-            reader.add(Header(name, value))
+        else:
+            # the honest message: all its names are looked at in one go
+            if grammar.FIELD_NAMES.fullmatch(b":".join([header.name for header in read])):
+                reader.add_regular(read)
+                return reader.message()
+        for header in read:
+            if not reader.has_room(len(header.name) + len(header.value) + 3):
+                break
+            reader.add(header)
         return reader.message()
 
 
@@ -352,6 +365,10 @@ class _FieldReader:
             if not grammar.FIELD_NAME.fullmatch(bare):
                 self.note(DefectKind.FIELD_NAME, _name(header))
         self._headers.append(header)
+
+    def add_regular(self, headers: Iterable[Header]) -> None:
+        """Add fields with well-formed names, within the limits."""
+        self._headers.extend(headers)
 
     def add_junk(self, kind: DefectKind, text: bytes) -> None:
         """Note a line (with its continuation lines) that is no field."""

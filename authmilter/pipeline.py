@@ -16,6 +16,16 @@ from datetime import datetime
 from enum import IntEnum
 from typing import cast
 
+from authmilter.arc import chain as arc_chain
+from authmilter.arc import check as arc_check
+from authmilter.arc.chain import Chain
+from authmilter.arc.check import ArcOutcome
+from authmilter.arc.result import ArcResult, ArcStatus
+from authmilter.arc.settings import ArcSettings
+from authmilter.bimi import check as bimi_check
+from authmilter.bimi.evidence import EvidenceSource
+from authmilter.bimi.result import BimiProblem, BimiResult, BimiStatus
+from authmilter.bimi.settings import BimiSettings
 from authmilter.dkim import check as dkim_check
 from authmilter.dkim.canonical import BodyDigests, BodyNeed
 from authmilter.dkim.check import HeaderOutcome
@@ -25,6 +35,7 @@ from authmilter.dkim.signature import read as read_signatures
 from authmilter.dmarc import check as dmarc_check
 from authmilter.dmarc.result import DmarcProblem, DmarcResult, DmarcStatus
 from authmilter.dmarc.settings import DmarcSettings
+from authmilter.dmarc.survey import survey
 from authmilter.iprev import check as iprev_check
 from authmilter.iprev.check import IprevLimits
 from authmilter.iprev.result import IprevProblem, IprevResult, IprevStatus
@@ -48,12 +59,18 @@ class Stage(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckSettings:
-    """The limits and choices of every check; `receiver` is our own host name (SPF macro `r`)."""
+    """The limits and choices of every check; `receiver` is our own host name (SPF macro `r`).
+
+    `bimi` is None where no logos are looked for, `marks` where the documents of BIMI come from.
+    """
 
     spf: SpfLimits = field(default_factory=SpfLimits)
     dkim: DkimLimits = field(default_factory=DkimLimits)
     dmarc: DmarcSettings = field(default_factory=DmarcSettings)
     iprev: IprevLimits = field(default_factory=IprevLimits)
+    arc: ArcSettings = field(default_factory=ArcSettings)
+    bimi: BimiSettings | None = None
+    marks: EvidenceSource | None = field(default=None, compare=False, repr=False)
     receiver: str = "unknown"
 
 
@@ -61,7 +78,7 @@ class CheckSettings:
 class Inquiry:
     """What is known of one message so far. The engine fills it in; methods only read it, but for `prepare`.
 
-    `signatures` and `spf_candidate` come from `prepare`; `digests` is None until the end of the message, and then if
+    `signatures`, `chain` and `spf_candidate` come from `prepare`; `digests` is None until the end of the message, and then if
     the body was not read whole. The fields with a method's name hold its result once it has concluded.
     """
 
@@ -71,13 +88,16 @@ class Inquiry:
     mail_from: ReversePath = field(default_factory=NullPath)
     message: Message = field(default_factory=Message)
     signatures: tuple[Signature, ...] = ()
+    chain: Chain = field(default_factory=Chain)
     spf_candidate: Domain | None = None
     digests: BodyDigests | None = None
     iprev: IprevResult | None = None
     spf_helo: SpfResult | None = None
     spf: SpfResult | None = None
     dkim: tuple[DkimResult, ...] | None = None
+    arc: ArcResult | None = None
     dmarc: DmarcResult | None = None
+    bimi: BimiResult | None = None
 
 
 def _always(inquiry: Inquiry) -> bool:  # noqa: ARG001 - the row's shape
@@ -210,6 +230,37 @@ def _dkim_conclude(inquiry: Inquiry, early: object, lookup: Lookup) -> tuple[Dki
     return dkim_check.conclude(outcomes, inquiry.digests, inquiry.settings.dkim)
 
 
+_NO_ARC = ArcResult(status=ArcStatus.NONE)
+
+
+def _arc_present(inquiry: Inquiry) -> bool:
+    return inquiry.chain.present
+
+
+def _arc_prepare(inquiry: Inquiry) -> frozenset[BodyNeed]:
+    inquiry.chain = arc_chain.read(inquiry.message, inquiry.settings.arc)
+    if not inquiry.chain.present:
+        # Most mail: the result is there, and the method need not run.
+        inquiry.arc = _NO_ARC
+        return frozenset()
+    return arc_check.body_needs(inquiry.chain, inquiry.settings.arc)
+
+
+def _arc(inquiry: Inquiry, lookup: Lookup) -> ArcOutcome:
+    return arc_check.verify_headers(
+        inquiry.message, inquiry.chain, lookup, inquiry.settings.arc, now=inquiry.received_at
+    )
+
+
+def _arc_conclude(inquiry: Inquiry, early: object, lookup: Lookup) -> ArcResult:  # noqa: ARG001 - the row's shape
+    outcome = cast("ArcOutcome", early)
+    return arc_check.conclude(outcome, inquiry.digests, inquiry.message, inquiry.settings.arc)
+
+
+def _arc_broken(inquiry: Inquiry) -> ArcResult:  # noqa: ARG001 - the row's shape
+    return arc_check.broken()
+
+
 def _dmarc_prepare(inquiry: Inquiry) -> frozenset[BodyNeed]:
     path = inquiry.mail_from
     if isinstance(path, Address):
@@ -253,6 +304,34 @@ def _dmarc_broken(inquiry: Inquiry) -> DmarcResult:
     )
 
 
+def _bimi_wanted(inquiry: Inquiry) -> bool:
+    return inquiry.settings.bimi is not None
+
+
+def _bimi_early(inquiry: Inquiry, lookup: Lookup) -> None:
+    """Nothing is asked ahead: BIMI draft -12 §7.2, discovery MUST NOT be attempted before the message has passed."""
+
+
+def _bimi(inquiry: Inquiry, early: object, lookup: Lookup) -> BimiResult:  # noqa: ARG001 - the row's shape
+    settings = inquiry.settings
+    assert settings.bimi is not None  # _bimi_wanted
+    return bimi_check.check(
+        inquiry.message,
+        spf=inquiry.spf,
+        dkim=inquiry.dkim or (),
+        dmarc=inquiry.dmarc,
+        published=lambda author: survey(author, lookup, settings.dmarc),
+        lookup=lookup,
+        settings=settings.bimi,
+        source=settings.marks,
+        now=inquiry.received_at,
+    )
+
+
+def _bimi_broken(inquiry: Inquiry) -> BimiResult:  # noqa: ARG001 - the row's shape
+    return BimiResult(status=BimiStatus.INTERNAL_ERROR, problem=BimiProblem.INTERNAL)
+
+
 # The order is the order of asking: DMARC's discovery goes out before any key is asked for.
 METHODS: tuple[Method, ...] = (
     Method(
@@ -275,7 +354,15 @@ METHODS: tuple[Method, ...] = (
         name="dkim", stage=Stage.HEADERS, questions=100, prepare=_dkim_prepare,
         early=_dkim, conclude=_dkim_conclude, broken=_dkim_broken,
     ),
+    Method(
+        name="arc", stage=Stage.HEADERS, questions=60, applies=_arc_present, prepare=_arc_prepare,
+        early=_arc, conclude=_arc_conclude, broken=_arc_broken,
+    ),
+    Method(
+        name="bimi", stage=Stage.HEADERS, questions=16, applies=_bimi_wanted,
+        early=_bimi_early, conclude=_bimi, broken=_bimi_broken,
+    ),
 )  # fmt: skip
 
 #: The order in which the results are made: each may use those before it.
-CONCLUDING = ("iprev", "spf_helo", "spf", "dkim", "dmarc")
+CONCLUDING = ("iprev", "spf_helo", "spf", "dkim", "arc", "dmarc", "bimi")

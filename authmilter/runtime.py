@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import ip_network
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from authmilter import documents
+from authmilter.arc.seal import OnDnsFailure, RecipientPatterns, SealSettings
+from authmilter.arc.settings import ArcSettings, TrustedSealers
+from authmilter.bimi.evidence import EvidenceSource
+from authmilter.bimi.settings import BimiSettings, EvidenceSettings
 from authmilter.config.load import Loaded, read_text
 from authmilter.config.model import Config, OpenDkimTablesConfig
 from authmilter.dkim.signature import DkimLimits
@@ -21,8 +26,17 @@ from authmilter.dns.cache import CachingResolver
 from authmilter.dns.resolver import NetworkResolver, ResolverSettings
 from authmilter.dns.zone import ZoneResolver
 from authmilter.engine import Budget, Runtime
-from authmilter.errors import Complaint, ConfigError, DecodeError, Span
+from authmilter.errors import (
+    AuthMilterError,
+    Complaint,
+    ConfigError,
+    DecodeError,
+    KeyMaterialError,
+    Span,
+    StoreError,
+)
 from authmilter.headers.edits import HeaderSettings
+from authmilter.mail import Origin
 from authmilter.memory import ResultMemory
 from authmilter.names import Domain
 from authmilter.observe.journal import LogJournal, LogSettings, make_log
@@ -32,9 +46,12 @@ from authmilter.policy import loader, shipped
 from authmilter.policy.decide import OnError
 from authmilter.policy.rules import Policy
 from authmilter.ports import Journal, Resolver
-from authmilter.signing import keys
-from authmilter.signing.keys import KeySource
+from authmilter.rpc.settings import Identity, Peers, Permission, RpcSettings, TlsFiles
+from authmilter.rpc.tls_files import check_files
+from authmilter.signing import keys, rotation
+from authmilter.signing.keys import KeyKind, KeyRing, KeySource
 from authmilter.signing.opendkim import OpenDkimTable, read_tables, table_path
+from authmilter.signing.rotation import STATE_FILE, KeyState, RotationSettings, RotationState, Timing
 from authmilter.signing.settings import (
     OnSigningError,
     OnUnsafeBody,
@@ -44,15 +61,31 @@ from authmilter.signing.settings import (
 from authmilter.signing.table import Binding, DomainTable, SenderBindings, SignerLine, Table, parse_table
 from authmilter.spf.check import SpfLimits
 
-__all__ = ["build", "load_policy", "load_zone", "new_mail_id", "resolver_for", "with_policy", "with_zone"]
+if TYPE_CHECKING:
+    from authmilter.bimi.vmc import TrustRoots
 
-_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+__all__ = [
+    "build",
+    "cache_counters",
+    "grpc_settings",
+    "load_policy",
+    "load_zone",
+    "new_mail_id",
+    "resolver_for",
+    "with_policy",
+    "with_zone",
+]
+
+#: Octets of whole results kept; no more than of DNS answers, and none where those are not kept.
+_MOST_RESULTS = 16 << 20
+_ALPHABET = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+# Eight octets stand for each letter, so random octets make random letters.
+_LETTERS = _ALPHABET * 8
 
 
 def new_mail_id() -> str:
     """Return a new message id: 16 letters and digits, unpredictable, easy to read out."""
-    number = secrets.randbits(80)
-    return "".join(_ALPHABET[(number >> (5 * i)) & 31] for i in range(16))
+    return secrets.token_bytes(16).translate(_LETTERS).decode("ascii")
 
 
 def now() -> datetime:
@@ -111,9 +144,14 @@ def load_policy(loaded: Loaded, name: str | None = None) -> Policy:
     if "/" in word or word.endswith((".yaml", ".yml")):
         path = loaded.resolve(word) if name is None else loaded.base.__class__(word)
         folder = path.parent
-        return loader.load(loaded.read(path), str(path), read_list=lambda n: loaded.read(folder / n))
+        return loader.load(
+            loaded.read(path), str(path), read_list=lambda n: loaded.read(folder / n), today=now().date()
+        )
     return loader.load(
-        shipped.shipped_text(word), f"{word}.yaml", read_list=lambda n: loaded.read(loaded.resolve(n))
+        shipped.shipped_text(word),
+        f"{word}.yaml",
+        read_list=lambda n: loaded.read(loaded.resolve(n)),
+        today=now().date(),
     )
 
 
@@ -124,6 +162,8 @@ def build(
     resolver: Resolver | None = None,
     policy: Policy | None = None,
     keys_validated: bool = False,
+    keys: bool = True,
+    marks: EvidenceSource | None = None,
 ) -> Runtime:
     """Return the runtime for a configuration.
 
@@ -133,6 +173,8 @@ def build(
         resolver: where answers come from; default: as `dns` says (a reload hands the old one in, with its cache).
         policy: the policy; default: as `policy` says.
         keys_validated: another process has loaded the same signing keys and found them whole (saves 30 ms a key).
+        keys: load the signing keys; without them nothing is signed, and `digest` does not cover them.
+        marks: the store of BIMI documents of before; goes on if it would be made the same (same resolver and settings).
 
     Raises:
         ConfigError, PolicyError: something cannot be used; lists every mistake.
@@ -143,9 +185,13 @@ def build(
         journal = LogJournal(make_log(settings), settings)
     chosen = policy if policy is not None else load_policy(loaded)
     receiver = socket.gethostname()
+    signing = signing_settings(loaded, validated=keys_validated) if keys else None
+    sealing = seal_settings(loaded, validated=keys_validated) if keys else None
+    answers = resolver if resolver is not None else resolver_for(config, base=loaded)
+    store = evidence_store(loaded, answers, journal, marks) if config.bimi.enabled else None
     return Runtime(
         policy=chosen,
-        resolver=resolver if resolver is not None else resolver_for(config, base=loaded),
+        resolver=answers,
         journal=journal,
         now=now,
         new_id=new_mail_id,
@@ -163,6 +209,9 @@ def build(
                 credit_broad_spf=config.dmarc.credit_broad_spf,
                 testing_keys=KeysInTesting(config.dkim.testing),
             ),
+            arc=arc_settings(loaded),
+            bimi=bimi_settings(config),
+            marks=store,
             receiver=receiver,
         ),
         headers=HeaderSettings(
@@ -174,17 +223,40 @@ def build(
             strip=config.headers.strip,
             own_headers=_own_headers(chosen),
             receiver=receiver,
+            bimi_indicator=config.bimi.write_indicator,
         ),
-        origins=_origins(config),
+        origins=origin_rules(config),
         budget=Budget(
             message=config.limits.message,
             checks=min(config.limits.checks, config.limits.message),
             question=config.dns.timeout,
         ),
         on_error=OnError(config.milter.on_error),
-        signing=signing_settings(loaded, validated=keys_validated),
-        digest=digest(config, chosen),
+        signing=signing,
+        sealing=sealing,
+        digest=digest(config, chosen, signing, sealing),
+        policies=named_policies(loaded),
+        memory=ResultMemory(min(_MOST_RESULTS, config.dns.cache_size)),
     )
+
+
+def cache_counters(built: Runtime) -> dict[str, float]:
+    """Return how often DNS answers and whole results were at hand, and how often not, since `built` was made."""
+    memory = built.memory.stats()
+    counted: dict[str, float] = {
+        "results_recalled": memory.hits,
+        "results_not_recalled": memory.misses,
+        "results_evicted": memory.evictions,
+        "dns_cache_hits": 0,
+        "dns_cache_misses": 0,
+        "dns_cache_evictions": 0,
+    }
+    if isinstance(built.resolver, CachingResolver):
+        stats = built.resolver.stats()
+        counted["dns_cache_hits"] = stats.hits
+        counted["dns_cache_misses"] = stats.misses
+        counted["dns_cache_evictions"] = stats.evictions
+    return counted
 
 
 def signing_settings(loaded: Loaded, *, validated: bool = False) -> SigningSettings | None:
@@ -195,6 +267,27 @@ def signing_settings(loaded: Loaded, *, validated: bool = False) -> SigningSetti
     """
     config = loaded.config.signing
     file = str(loaded.path) if loaded.path is not None else "signing"
+    tables: list[Table] = []
+    warnings: list[str] = []
+    seen: list[str] = []
+
+    def table_of(found: Iterable[SignerLine], base: Path) -> None:
+        listed = tuple(found)
+        ring = keys.load([line.key for line in listed], base=base, validated=validated)
+        made = DomainTable.of(listed, ring)
+        tables.append(made)
+        warnings.extend((*ring.warnings, *made.warnings))
+        seen.extend(f"{line.pattern} {line.selector} {line.domain}" for line in listed)
+        seen.append(_identity(ring))
+
+    for turn in rotations(loaded):
+        state = _rotation_state(turn, loaded)
+        table_of(rotation.signer_lines(state, turn.patterns, folder=turn.folder), turn.folder)
+        warnings += [
+            f"signing.rotation: no key signs for {domain} yet: authmilter keys rotate status says what to do"
+            for domain in turn.domains
+            if not state.of(domain, KeyState.ACTIVE)
+        ]
     lines = [
         SignerLine(
             pattern=line.domain,
@@ -206,20 +299,17 @@ def signing_settings(loaded: Loaded, *, validated: bool = False) -> SigningSetti
         )
         for n, line in enumerate(config.domains)
     ]
-    tables: list[Table] = []
     if lines:
-        tables.append(
-            DomainTable.of(
-                lines, keys.load([line.key for line in lines], base=loaded.base, validated=validated)
-            )
-        )
+        table_of(lines, loaded.base)
     for name in config.tables:
         path = loaded.resolve(name)
-        found = parse_table(loaded.read(path), str(path))
-        ring = keys.load([line.key for line in found], base=path.parent, validated=validated)
-        tables.append(DomainTable.of(found, ring))
+        table_of(parse_table(loaded.read(path), str(path)), path.parent)
     if config.opendkim_tables is not None:
-        tables.append(_opendkim(config.opendkim_tables, loaded, file, validated=validated))
+        table, ring = _opendkim(config.opendkim_tables, loaded, file, validated=validated)
+        tables.append(table)
+        warnings += (*ring.warnings, *table.warnings)
+        seen.append(_identity(ring))
+    _no_selector_means_two_keys(tables, file)
     if not tables:
         return None
     try:
@@ -243,10 +333,82 @@ def signing_settings(loaded: Loaded, *, validated: bool = False) -> SigningSetti
         daemon_names=config.daemon_names,
         on_error=OnSigningError(config.on_error),
         on_unsafe_body=OnUnsafeBody(config.on_unsafe_body),
+        warnings=tuple(warnings),
+        identity=hashlib.sha256("\0".join(seen).encode()).hexdigest(),
     )
 
 
-def _opendkim(config: OpenDkimTablesConfig, loaded: Loaded, file: str, *, validated: bool) -> OpenDkimTable:
+def rotations(loaded: Loaded) -> tuple[RotationSettings, ...]:
+    """Return what `signing.rotation` says.
+
+    Raises:
+        ConfigError: a domain or a folder stands in two entries.
+    """
+    found: list[RotationSettings] = []
+    complaints: list[Complaint] = []
+    span = Span(file=str(loaded.path) if loaded.path is not None else "signing")
+    for number, entry in enumerate(loaded.config.signing.rotation):
+        one = RotationSettings(
+            folder=loaded.resolve(entry.folder),
+            patterns=entry.domains,
+            template=entry.selector,
+            kinds=tuple(KeyKind(kind) for kind in entry.kinds),
+            rsa_bits=entry.rsa_bits,
+            timing=Timing(
+                propagation=int(entry.propagation),
+                grace=int(entry.grace),
+                queue_life=int(entry.queue_life),
+            ),
+            every=int(entry.every) if entry.every is not None else None,
+        )
+        place = f"`signing.rotation[{number}]`"
+        if any(one.folder == other.folder for other in found):
+            complaints.append(
+                Complaint(span=span, message=f"{place}: another entry has the folder {one.folder}")
+            )
+        complaints += [
+            Complaint(span=span, message=f"{place}: another entry has the domain {domain}")
+            for domain in one.domains
+            if any(domain in other.domains for other in found)
+        ]
+        found.append(one)
+    if complaints:
+        raise ConfigError(tuple(complaints))
+    return tuple(found)
+
+
+def _rotation_state(turn: RotationSettings, loaded: Loaded) -> RotationState:
+    """Read a rotation's state with the configuration's own files, so that all workers have the same."""
+    file = turn.folder / STATE_FILE
+    try:
+        return rotation.parse(loaded.read(file))
+    except ConfigError as e:
+        if isinstance(e.__cause__, FileNotFoundError):
+            return RotationState()  # nothing has begun yet
+        raise
+    except StoreError as e:
+        raise ConfigError((Complaint(span=Span(file=str(file)), message=str(e)),)) from None
+
+
+def _identity(ring: KeyRing) -> str:
+    """Name the keys of a ring by their public halves, so that workers with different ones can be told apart."""
+    return "\0".join(f"{source.path} {key.public.hex()}" for source, key in ring.keys.items())
+
+
+def _no_selector_means_two_keys(tables: Iterable[Table], file: str) -> None:
+    """Refuse tables of which one has another key than another under the same d= and selector."""
+    found: dict[str, tuple[str, bytes]] = {}
+    for table in tables:
+        for line, entry in table.listed:
+            first, public = found.setdefault(entry.question.name, (line, entry.key.public))
+            if public != entry.key.public:
+                message = f"{line}: the selector has another key than in {first}"
+                raise ConfigError((Complaint(span=Span(file=file), message=message),))
+
+
+def _opendkim(
+    config: OpenDkimTablesConfig, loaded: Loaded, file: str, *, validated: bool
+) -> tuple[OpenDkimTable, KeyRing]:
     try:
         key_name, _ = table_path(config.key_table)
         signing_name, regular = table_path(config.signing_table)
@@ -264,7 +426,220 @@ def _opendkim(config: OpenDkimTablesConfig, loaded: Loaded, file: str, *, valida
         multiple=config.multiple_signatures,
     )
     ring = keys.load(found.sources, base=key_path.parent, validated=validated)
-    return OpenDkimTable.of(found, ring)
+    return OpenDkimTable.of(found, ring), ring
+
+
+def arc_settings(loaded: Loaded) -> ArcSettings:
+    """Return how ARC chains are validated, and whose are believed.
+
+    Raises:
+        ConfigError: a file of sealers cannot be read, or has a line that is no domain.
+    """
+    config = loaded.config
+    names: list[str] = []
+    complaints: list[Complaint] = []
+    for entry in config.arc.trusted_sealers:
+        if "/" not in entry and not entry.endswith(".txt"):
+            names.append(entry)
+            continue
+        path = loaded.resolve(entry)
+        for number, line in enumerate(loaded.read(path).splitlines(), 1):
+            name = line.partition("#")[0].strip()
+            if not name:
+                continue
+            try:
+                TrustedSealers.of((name,))
+            except ValueError as e:
+                complaints.append(Complaint(span=Span(file=str(path), line=number, column=1), message=str(e)))
+            else:
+                names.append(name)
+    if complaints:
+        raise ConfigError(tuple(complaints[:100]))
+    return ArcSettings(
+        min_rsa_bits=config.dkim.min_rsa_bits,
+        clock_skew=int(config.dkim.clock_skew),
+        trusted=TrustedSealers.of(tuple(names)),
+    )
+
+
+def seal_settings(loaded: Loaded, *, validated: bool = False) -> SealSettings | None:
+    """Return which mail gets ARC sets of ours, the key loaded; None where none does.
+
+    Raises:
+        ConfigError: the key or the file of secrets cannot be used.
+    """
+    config = loaded.config.arc.seal
+    inbound, outbound = config.inbound, config.outbound
+    if not inbound.recipients and not outbound.recipients:
+        return None
+    file = str(loaded.path) if loaded.path is not None else "arc"
+    domain = config.domain or ""
+    line = SignerLine(
+        pattern=domain,
+        selector=config.selector,
+        key=KeySource(str(loaded.resolve(config.key))),
+        span=Span(file=file),
+        name=f"arc.seal: {domain} {config.selector}",
+    )
+    table = DomainTable.of([line], keys.load([line.key], base=loaded.base, validated=validated))
+    secrets: tuple[bytes, ...] = ()
+    try:
+        if outbound.recipients:
+            secrets = _secrets(loaded.resolve(outbound.secret))
+        return SealSettings(
+            entry=table.listed[0][1],
+            inbound=RecipientPatterns.of(inbound.recipients),
+            on_dns_failure=OnDnsFailure(inbound.on_dns_failure),
+            outbound=RecipientPatterns.of(outbound.recipients),
+            secrets=secrets,
+            max_age=int(outbound.max_age),
+        )
+    except (ValueError, KeyMaterialError) as e:
+        raise ConfigError((Complaint(span=Span(file=file), message=f"`arc.seal`: {e}"),)) from None
+
+
+def _secrets(path: Path) -> tuple[bytes, ...]:
+    """Read a file of secrets, which must be as safe as a key's.
+
+    Raises:
+        KeyMaterialError: it cannot be read, or others can read it.
+    """
+    data, unsafe = keys.read_key(path)
+    if unsafe:
+        raise KeyMaterialError(f"{path}: {unsafe}")
+    return tuple(line.strip() for line in data.splitlines() if line.strip())
+
+
+def bimi_settings(config: Config) -> BimiSettings | None:
+    """Return which messages have a logo, or None where none are looked for."""
+    bimi = config.bimi
+    if not bimi.enabled:
+        return None
+    return BimiSettings(
+        require_evidence=bimi.require_evidence,
+        require_dkim=bimi.require_dkim,
+        selectors=bimi.selectors,
+        mark_types=frozenset(bimi.mark_types),
+    )
+
+
+def evidence_settings(loaded: Loaded) -> EvidenceSettings:
+    """Return how the documents that BIMI records name are fetched and kept."""
+    bimi = loaded.config.bimi
+    return EvidenceSettings(
+        trust_roots=tuple(str(loaded.resolve(name)) for name in bimi.trust_roots),
+        cache_folder=bimi.cache_folder,
+        cache_ttl=bimi.cache_ttl,
+        fetch_timeout=bimi.fetch_timeout,
+        max_svg=bimi.max_svg,
+        max_certificate=bimi.max_certificate,
+        crl=bimi.crl,
+    )
+
+
+def trust_roots(loaded: Loaded) -> TrustRoots:
+    """Return the roots that mark certificates have to lead to; none where none are configured.
+
+    Raises:
+        ConfigError: a file cannot be read, or is no list of roots.
+    """
+    from authmilter.bimi import vmc  # noqa: PLC0415 - loads lxml and much of cryptography, for logos only
+
+    found: list[TrustRoots] = []
+    for name in evidence_settings(loaded).trust_roots:
+        try:
+            found.append(vmc.read_roots(loaded.read(Path(name)).encode()))
+        except ValueError as e:
+            raise ConfigError((Complaint(span=Span(file=name), message=str(e)),)) from None
+    return vmc.TrustRoots(tuple(c for roots in found for c in roots.certificates))
+
+
+def evidence_store(
+    loaded: Loaded, resolver: Resolver, journal: Journal, before: EvidenceSource | None = None
+) -> EvidenceSource:
+    """Return the store of what BIMI records name; `before` itself, with what it knows, if it would be made the same.
+
+    Raises:
+        ConfigError: the roots cannot be used.
+    """
+    from authmilter.bimi import fetch, store  # noqa: PLC0415 - loads httpx, for logos only
+
+    settings, roots = evidence_settings(loaded), trust_roots(loaded)
+    if isinstance(before, store.EvidenceStore) and before.serves(resolver, roots, settings):
+        return before
+    fetcher = fetch.Fetcher(resolver, fetch.FetchSettings(timeout=settings.fetch_timeout))
+    return store.EvidenceStore(fetcher, roots=roots, settings=settings, now=now, bug=journal.bug)
+
+
+def named_policies(loaded: Loaded) -> dict[str, Policy]:
+    """Return the policies that gRPC callers may name: the shipped ones and `grpc.policies`; none without gRPC.
+
+    Raises:
+        PolicyError: a policy has mistakes.
+        ConfigError: a file cannot be read, or two have the same name.
+    """
+    grpc = loaded.config.grpc
+    if not grpc.listen:
+        return {}
+    found = {name: load_policy(loaded, name) for name in shipped.NAMES}
+    for text in grpc.policies:
+        path = loaded.resolve(text)
+        if path.stem in found:
+            span = Span(file=str(loaded.path) if loaded.path is not None else "grpc")
+            message = f"`grpc.policies`: there is a policy `{path.stem}` besides {text}: rename the file"
+            raise ConfigError((Complaint(span=span, message=message),))
+        found[path.stem] = load_policy(loaded, str(path))
+    return found
+
+
+def grpc_settings(loaded: Loaded) -> RpcSettings:
+    """Return what the gRPC door is told.
+
+    Raises:
+        ConfigError: the certificate, its key or the authorities cannot be used.
+    """
+    grpc = loaded.config.grpc
+    tls = None
+    if grpc.certificate:
+        tls = TlsFiles(
+            certificate=str(loaded.resolve(grpc.certificate)),
+            key=str(loaded.resolve(grpc.key)),
+            client_ca=str(loaded.resolve(grpc.client_ca)) if grpc.client_ca else "",
+        )
+        try:
+            check_files(tls)
+        except AuthMilterError as e:
+            span = Span(file=str(loaded.path) if loaded.path is not None else "grpc")
+            raise ConfigError((Complaint(span=span, message=f"`grpc.certificate`: {e}"),)) from None
+    return RpcSettings(
+        identities=tuple(
+            Identity(
+                name=i.name,
+                tokens=frozenset(i.tokens),
+                certificates=frozenset(i.certificates),
+                peers=frozenset(map(Peers, i.peers)),
+                permissions=frozenset(map(Permission, i.permissions)),
+                authserv_ids=frozenset(i.authserv_ids),
+                origins=frozenset(map(Origin, i.origins)),
+                inline_zone=i.inline_zone,
+                rate=i.rate,
+                burst=i.burst,
+                concurrency=i.concurrency,
+            )
+            for i in grpc.identities
+        ),
+        tls=tls,
+        plaintext_anywhere=grpc.plaintext_on_public_addresses != "no",
+        socket_mode=grpc.socket_mode,
+        max_message=grpc.max_message,
+        max_upload=grpc.max_upload,
+        max_calls=grpc.max_calls,
+        stream_window=grpc.stream_window,
+        max_connection_age=grpc.max_connection_age,
+        idle_timeout=grpc.idle_timeout,
+        drain=grpc.drain,
+        processes=grpc.workers,
+    )
 
 
 def log_settings(config: Config) -> LogSettings:
@@ -289,9 +664,21 @@ def _own_headers(policy: Policy) -> tuple[str, ...]:
     return ("X-Authmilter-*", *sorted(policy.tag_names))
 
 
-def digest(config: Config, policy: Policy) -> str:
-    """Return 12 hexadecimal digits that name the settings and policy: equal in all workers of a generation."""
+def digest(
+    config: Config,
+    policy: Policy,
+    signing: SigningSettings | None = None,
+    sealing: SealSettings | None = None,
+) -> str:
+    """Return 12 hexadecimal digits that name the settings, policy, signing keys, and the sealing key with its secrets.
+
+    Equal in all workers of a generation: none signs with a key, or under a selector, that another does not have.
+    """
     text = config.model_dump_json() + "\0" + policy.digest
+    if signing is not None:
+        text += "\0" + signing.identity
+    if sealing is not None:
+        text += "\0" + sealing.identity
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -299,7 +686,8 @@ def _networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
     return tuple(ip_network(t) for t in texts)
 
 
-def _origins(config: Config) -> OriginRules:
+def origin_rules(config: Config) -> OriginRules:
+    """Return what the configuration says about where mail comes from."""
     return OriginRules(
         internal=_networks(config.internal.networks),
         authenticated=config.submission.authenticated,

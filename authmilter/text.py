@@ -6,7 +6,7 @@ for one-line texts; it does not quote for a header field or an SMTP reply. Never
 
 from __future__ import annotations
 
-__all__ = ["printable"]
+__all__ = ["as_unicode", "printable"]
 
 #: What stands where text was cut.
 _CUT = "..."
@@ -36,6 +36,16 @@ def printable(text: bytes | str, limit: int) -> str:
             break
         kept.append(piece)
     return "".join(kept) + _CUT
+
+
+def as_unicode(text: str) -> str:
+    r"""Return text that is Unicode: raw octets that Python keeps as surrogates become `\xNN`, others `\uNNNN`. Total."""
+    if text.isascii():
+        return text
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _escaped(character: str) -> str:

@@ -18,6 +18,7 @@ __all__ = [
     "OverrideReason",
     "PassedOver",
     "Quarantine",
+    "Sealing",
     "Signing",
     "SmtpReply",
     "Step",
@@ -102,7 +103,8 @@ class Decision:
     """What the policy decided: the `rule` that did and `because` in its author's words.
 
     `would_have` is what monitor mode held back, `ends_session` asks the MTA to close (421),
-    `quarantine_reason` goes to the MTA's hold queue, `policy` names the policy.
+    `quarantine_reason` goes to the MTA's hold queue, `policy` names the policy. `override_comment` goes
+    into the aggregate report beside `override` (RFC 9990; RFC 8617 §7.2.2 for an ARC chain).
     """
 
     disposition: Disposition
@@ -112,6 +114,7 @@ class Decision:
     tags: tuple[Tag, ...] = ()
     quarantine_reason: str = ""
     override: OverrideReason | None = None
+    override_comment: str = ""
     would_have: tuple[WouldHave, ...] = ()
     passed_over: tuple[PassedOver, ...] = ()
     ends_session: bool = False
@@ -185,9 +188,25 @@ class Signing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sealing:
+    """Whether a mail that was to be sealed (ARC) is, and why not.
+
+    `mode` is `inbound` or `outbound`, `sealed` `DOMAIN/SELECTOR` of the seal (empty: none was made), `instance` and `cv`
+    those of the set, `reason` why there is none (a word of a closed list), `detail` our words about it.
+    """
+
+    mode: str
+    sealed: str = ""
+    instance: int = 0
+    cv: str = ""
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """All of it. `authentication_results` is the header value as it is written (empty: none is written; of a refused
-    mail: what would have been). `signing` is None where signing is not configured."""
+    mail: what would have been). `signing` is None where signing is not configured, `sealing` where no ARC set was wanted."""
 
     mail_id: MailId
     origin: Origin
@@ -197,5 +216,6 @@ class Verdict:
     edits: tuple[Edit, ...]
     authentication_results: str
     signing: Signing | None = None
+    sealing: Sealing | None = None
     trace: tuple[Step, ...] = ()
     elapsed_ms: float = 0.0

@@ -7,7 +7,7 @@ a field that is added appears by itself.
 * None is absent: the key is left out;
 * a closed list's value is its word, the RFC's where there is one;
 * names, addresses and IP addresses are text (domains as A-labels); times are ISO 8601;
-* octets are text: UTF-8, with what is not as `\xNN`; so are lone surrogates;
+* a logo is left out, its digest stays (`svg_sha256`); octets are text: UTF-8, with what is not as `\xNN`; so are lone surrogates;
 * an edit and a tag carry `op`, the name of their kind (`insert_header`, `delete_header`, `subject_prefix`).
 
 With a mail, `mail` holds its session, envelope, body facts, defects and authors; its header fields are left out: they
@@ -28,9 +28,11 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, get_args
 
+from authmilter.bimi.evidence import Indicator
 from authmilter.mail import Mail
 from authmilter.message import Message
 from authmilter.names import Address, AddressLiteral, Domain, LocalPart, Malformed, NullPath
+from authmilter.text import as_unicode
 from authmilter.verdict import Edit, Tag, Verdict
 
 __all__ = ["verdict_to_dict", "verdict_to_json"]
@@ -40,7 +42,10 @@ _AS_TEXT = (Address, AddressLiteral, LocalPart, Malformed, NullPath, IPv4Address
 #: Kinds of which a reader has to know which one it is.
 _KINDS = (*get_args(Edit), *get_args(Tag))
 #: Fields that are not shown, by the kind that has them.
-_LEFT_OUT: dict[type, frozenset[str]] = {Message: frozenset({"headers"})}
+_LEFT_OUT: dict[type, frozenset[str]] = {
+    Message: frozenset({"headers"}),
+    Indicator: frozenset({"svg"}),
+}
 _CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
 
 
@@ -64,7 +69,7 @@ def _plain(value: Any) -> object:
     """Return any value as data of JSON."""
     kind = type(value)
     if kind is str:
-        return value if value.isascii() else _text(value)
+        return value if value.isascii() else as_unicode(value)
     if kind is bool or kind is int or kind is float:
         return value
     if kind is tuple or kind is list:
@@ -127,7 +132,7 @@ def _enum(value: object) -> object:
 
 def _domain(value: object) -> object:
     assert isinstance(value, Domain)  # by kind
-    return _text(value.ascii)
+    return as_unicode(value.ascii)
 
 
 def _octets(value: object) -> object:
@@ -146,14 +151,4 @@ def _set(value: object) -> object:
 
 
 def _other(value: object) -> object:
-    return _text(str(value))
-
-
-def _text(text: str) -> str:
-    r"""Return text that is Unicode: raw octets that Python keeps as surrogates become `\xNN`, others `\uNNNN`."""
-    if text.isascii():
-        return text
-    try:
-        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "backslashreplace").decode()
+    return as_unicode(str(value))

@@ -1,14 +1,7 @@
-"""A worker process: one event loop, the connections its supervisor hands it, the runtime it judges with.
+"""A worker process of the milter: one event loop, the connections its supervisor hands it, the runtime it judges with.
 
-The channel to the supervisor keeps messages whole and in order. What comes: `{"open": LISTENER, "n": N}` with a
-connection attached; pieces of text (marked by `PIECE`) and then `{"reload": DIGEST}`; `{"drain": SECONDS, "grace":
-SECONDS}`, which may come again with less. What goes back: `{"state": [TAKEN, OPEN]}`, the number of the last connection
-taken and how many sessions are open (absolute, so that one that is lost does no harm; at least one a second, as a sign
-of life); `{"missed": [N]}` for connections that came without their descriptor; `{"digest"}` once that runtime is in
-use; `{"counters": {...}}`, those that changed; `{"error"}`; `{"ended": [CLOSED, CUT]}` at the end. A connection is said
-to be taken before anything is read from it: until then the supervisor can hand it to another.
-
-If the channel closes, the supervisor is gone: the worker finishes its sessions as if told to drain.
+`link.py` is its end of the channel to the supervisor; `grpc_role.py` is the worker of the other role. How it fails: a
+configuration that cannot be used, or a library that is missing, is told to the supervisor, and the process ends.
 """
 
 from __future__ import annotations
@@ -20,44 +13,46 @@ import importlib.metadata
 import json
 import signal
 import socket
+import sys
 import threading
-from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any
 
 from authmilter import runtime
+from authmilter.bimi.evidence import EvidenceSource
 from authmilter.config import load as config_load
 from authmilter.config.load import Loaded
-from authmilter.config.texts import reader
 from authmilter.engine import Runtime, Verification
 from authmilter.errors import AuthMilterError
+from authmilter.grpc_places import Place
+from authmilter.link import MAX_ERROR, OLD_RESOLVER, Link, close_resolver
 from authmilter.mail import Session
 from authmilter.milter.native import MilterServer, NativeSettings
 from authmilter.milter.session import SessionFactory, SessionSettings
 from authmilter.observe.counters import Counters
 from authmilter.observe.journal import LogJournal, make_log
+from authmilter.observe.lines import LineWriter
 from authmilter.ports import Resolver
 from authmilter.startup import Listener, StartError, adopted, become, close_listener, listen, raise_file_limit
 from authmilter.systemd import notify, passed_sockets
 from authmilter.verdict import Disposition
 
-__all__ = ["PIECE", "VERSION", "Worker", "check_engine", "preload", "serve", "serve_alone"]
+__all__ = [
+    "VERSION",
+    "Worker",
+    "check_engine",
+    "check_grpc",
+    "preload",
+    "run_loop",
+    "serve",
+    "serve_alone",
+    "serve_grpc",
+    "serve_grpc_alone",
+]
 
 VERSION = importlib.metadata.version("authmilter")
 
-#: A message that begins so is a piece of text, not JSON.
-PIECE = b"+"
-#: How often the supervisor hears of us, in seconds.
-_REPORT_EVERY = 1.0
-#: Counters in one message.
-_COUNTERS = 200
-#: Characters of an error that the supervisor is told.
-_MAX_ERROR = 8000
-#: Octets of one message from the supervisor, and messages read in one go.
-_MAX_MESSAGE = 1 << 18
-_BURST = 64
-#: A resolver that a reload has replaced serves the messages that began with it; then its sockets are closed.
-_OLD_RESOLVER = 60.0
 #: How often a libmilter that is to stop is woken, and how long it may take to know what it has accepted, in seconds.
 _HASTE = 0.05
 _SETTLES = 1.0
@@ -70,22 +65,34 @@ class Worker:
 
     Args:
         loaded: the configuration.
+        digest: of the runtime that somebody has checked; None: nobody has.
+        keys: load the signing keys; without them the runtime signs nothing.
 
     Raises:
+        OtherKeysError: what there is now gives another digest.
         AuthMilterError: it cannot be used.
     """
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: Loaded, digest: str | None = None, *, keys: bool = True) -> None:
         settings = runtime.log_settings(loaded.config)
         self._loaded = loaded
         self.log = make_log(settings)
         self.journal = LogJournal(self.log, settings, Counters())
-        self.runtime: Runtime = runtime.build(loaded, journal=self.journal)
+        self._keys = keys
+        self.runtime: Runtime = _built(loaded, digest, keys=keys, journal=self.journal)
+        self._lines: LineWriter | None = None
+        #: what the caches counted that a reload has replaced
+        self._replaced: dict[str, float] = {}
 
     @property
     def loaded(self) -> Loaded:
         """The configuration that the runtime was built from."""
         return self._loaded
+
+    def cache_counters(self) -> dict[str, float]:
+        """Return how often DNS answers and whole results were at hand, and how often not; these numbers only grow."""
+        counted = runtime.cache_counters(self.runtime)
+        return {name: value + self._replaced.get(name, 0) for name, value in counted.items()}
 
     def note(self, name: str, sentence: str) -> None:
         """Write and count something an administrator should know about the other side."""
@@ -103,43 +110,83 @@ class Worker:
         """Start judging a message: reads the runtime of this moment, once."""
         return Verification(self.runtime, session, listener=listener)
 
-    def reload(self, loaded: Loaded) -> Resolver | None:
+    def reload(self, loaded: Loaded, digest: str | None = None) -> Resolver | None:
         """Build the runtime anew and use it from the next MAIL on; the DNS cache stays if its settings did.
 
         Returns the resolver that is no longer needed once the messages of today have gone, if any.
 
         Raises:
-            AuthMilterError: the configuration cannot be used; the old runtime stays.
+            AuthMilterError: the configuration cannot be used, or gives another `digest`; the old runtime stays.
         """
         old = self.runtime.resolver
         same_dns = loaded.config.dns == self._loaded.config.dns and loaded.config.dns.zone is None
-        self.runtime = runtime.build(loaded, journal=self.journal, resolver=old if same_dns else None)
+        resolver = old if same_dns else None
+        before, marks = self.runtime, self.runtime.checks.marks
+        counted = self.cache_counters()
+        made = _built(loaded, digest, keys=self._keys, journal=self.journal, resolver=resolver, marks=marks)
+        if same_dns and made.checks == before.checks:
+            made = replace(made, memory=before.memory)  # the same answers, judged by the same settings
+        self.runtime, self._replaced = made, {}
+        now = self.cache_counters()
+        self._replaced = {name: counted[name] - now[name] for name in counted}
+        if marks is not self.runtime.checks.marks:
+            _close_marks(marks)
         self._loaded = loaded
         return None if same_dns else old
 
+    def gather_lines(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Write the lines of messages in batches from now on, from a thread, until `close`."""
+        self._lines = LineWriter(
+            sys.stderr, loop.call_later, lambda lines: self.journal.counters.add("journal_failures", lines)
+        )
+        self.journal.write_through(self._lines)
+
     def close(self) -> None:
-        """Close what the resolver holds open."""
-        _close(self.runtime.resolver)
+        """Close what the resolver holds open, and write the log's last lines."""
+        close_resolver(self.runtime.resolver)
+        _close_marks(self.runtime.checks.marks)
+        if self._lines is not None:
+            self.journal.write_through(None)
+            self._lines.close()
+            self._lines = None
 
 
-def _close(resolver: Resolver) -> None:
-    close: Callable[[], None] | None = getattr(resolver, "close", None)
+def _close_marks(marks: EvidenceSource | None) -> None:
+    """Stop fetching what BIMI records name."""
+    close: Callable[[], None] | None = getattr(marks, "close", None)
     if close is not None:
         close()
 
 
-class _Door(Protocol):
-    """An engine at work in this process, as its link to the supervisor sees it."""
+class OtherKeysError(AuthMilterError):
+    """The files of signing keys are not those that were checked: a reload reads them together with their selectors."""
 
-    @property
-    def open_sessions(self) -> int:
-        """How many sessions are open."""
 
-    async def adopt(self, sock: socket.socket, listener: str) -> None:
-        """Take a connection over; OSError if it is none any more."""
+def _built(
+    loaded: Loaded,
+    digest: str | None,
+    *,
+    keys: bool,
+    journal: LogJournal,
+    resolver: Resolver | None = None,
+    marks: EvidenceSource | None = None,
+) -> Runtime:
+    """Build a runtime; with a digest, the one that was checked or none.
 
-    async def finish(self, seconds: float, grace: float) -> tuple[int, int]:
-        """Let the sessions end; return how many were closed between messages, and cut in one."""
+    All texts come from whoever checked them, but key files are read by every worker. Their octets may have changed
+    since: then the digest, which covers the keys' public halves, is another. Where it is the same, the primality tests
+    need not be done again. A worker that has no keys has the rest of what was checked, and its digest.
+    """
+    made = runtime.build(
+        loaded, journal=journal, resolver=resolver, keys_validated=digest is not None, keys=keys, marks=marks
+    )
+    if digest is not None and not keys:
+        return replace(made, digest=digest)
+    if digest is not None and made.digest != digest:
+        raise OtherKeysError(
+            f"the files of the signing keys have changed since they were read (digest {made.digest}, not {digest})"
+        )
+    return made
 
 
 class _NativeDoor(MilterServer):
@@ -153,6 +200,7 @@ class _NativeDoor(MilterServer):
             max_sessions=milter.max_sessions, idle_timeout=milter.idle_timeout, progress=milter.progress
         )
         super().__init__(listeners, work.sessions(), settings, work.note)
+        work.gather_lines(self.loop)
         self._ended = ended
 
     def gone(self, connection: Any) -> None:
@@ -164,184 +212,6 @@ class _NativeDoor(MilterServer):
         """Let the sessions end; return how many were closed between messages, and cut in one."""
         drained = await self.drain(seconds, grace=grace)
         return drained.closed, drained.cut
-
-
-class _Link:
-    """The worker's end of the channel to the supervisor; made inside the running loop.
-
-    Args:
-        work: what judges.
-        channel: the socket to the supervisor.
-        door: makes the engine, given what is to be called whenever a session has ended.
-    """
-
-    def __init__(
-        self, work: Worker, channel: socket.socket, door: Callable[[Callable[[], None]], _Door]
-    ) -> None:
-        self._work = work
-        self._channel = channel
-        self._loop = asyncio.get_running_loop()
-        self._door = door(self._changed)
-        self._done = asyncio.Event()
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._reloading = asyncio.Lock()
-        self._text = bytearray()
-        self._outbox: deque[bytes] = deque()
-        self._taken = 0
-        self._missed: list[int] = []
-        self._new: list[tuple[socket.socket, str]] = []
-        self._adopting = 0
-        self._adopted = asyncio.Event()
-        self._state_due = True
-        self._flush_due = False
-        self._reported: dict[str, float] = {}
-        self._draining: asyncio.Task[None] | None = None
-        self._ended = (0, 0)
-        channel.setblocking(False)
-        self._loop.add_reader(channel.fileno(), self._read)
-        self._say({"digest": work.runtime.digest})
-        self._report()
-
-    async def finished(self) -> None:
-        """Wait until the worker has been told to end and its sessions have ended, and say so."""
-        await self._done.wait()
-        self._loop.remove_reader(self._channel.fileno())
-        self._report_counters()
-        self._say({"ended": self._ended})
-        self._channel.settimeout(_REPORT_EVERY)  # these are the last words, and nobody else is waiting
-        self._flush()
-
-    # -- what is said --------------------------------------------------------------------------------------
-
-    def _say(self, message: Mapping[str, object]) -> None:
-        self._outbox.append(json.dumps(message).encode())
-        self._flush_soon()
-
-    def _changed(self) -> None:
-        """Note that the number of sessions has."""
-        self._state_due = True
-        self._flush_soon()
-
-    def _flush_soon(self) -> None:
-        if not self._flush_due:
-            self._flush_due = True
-            self._loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        """Say what is to be said, as far as there is room; then take over what was said to be taken."""
-        self._flush_due = False
-        try:
-            while self._outbox:
-                self._channel.send(self._outbox[0])
-                self._outbox.popleft()
-            if self._state_due:
-                sessions = self._door.open_sessions + self._adopting + len(self._new)
-                self._channel.send(json.dumps({"state": (self._taken, sessions)}).encode())
-                self._state_due = False
-        except (BlockingIOError, InterruptedError):
-            self._loop.add_writer(self._channel.fileno(), self._flush)
-            return
-        except OSError:
-            self._outbox.clear()  # the supervisor has gone; what it gave us is ours alone
-        self._loop.remove_writer(self._channel.fileno())
-        new, self._new = self._new, []
-        for connection, listener in new:
-            self._adopting += 1
-            self._spawn(self._adopt(connection, listener))
-
-    def _report(self) -> None:
-        self._report_counters()
-        self._changed()
-        self._loop.call_later(_REPORT_EVERY, self._report)
-
-    def _report_counters(self) -> None:
-        counters = self._work.journal.counters.snapshot()
-        changed = [(k, v) for k, v in counters.items() if self._reported.get(k) != v]
-        self._reported = counters
-        for at in range(0, len(changed), _COUNTERS):
-            self._say({"counters": dict(changed[at : at + _COUNTERS])})
-
-    # -- what is heard -------------------------------------------------------------------------------------
-
-    def _read(self) -> None:
-        for _ in range(_BURST):
-            try:
-                data, fds, _flags, _address = socket.recv_fds(self._channel, _MAX_MESSAGE, 1)
-            except (BlockingIOError, InterruptedError):
-                break
-            except OSError:
-                data, fds = b"", []
-            if not data:
-                self._loop.remove_reader(self._channel.fileno())
-                config = self._work.loaded.config
-                self._drain(config.milter.drain, config.limits.message)
-                return
-            if data.startswith(PIECE):
-                self._text += data[len(PIECE) :]
-            else:
-                self._obey(json.loads(data), fds)
-        if self._missed:
-            missed, self._missed = self._missed, []
-            self._say({"missed": missed})
-            self._work.note(
-                "no_descriptors", "no descriptor is left for a connection: raise the limit of open files"
-            )
-
-    def _obey(self, message: dict[str, Any], fds: list[int]) -> None:
-        if "open" in message:
-            self._taken = int(message["n"])
-            if fds:
-                self._new.append((socket.socket(fileno=fds[0]), str(message["open"])))
-            else:
-                self._missed.append(self._taken)
-            self._changed()
-        if "reload" in message:
-            text, self._text = bytes(self._text), bytearray()
-            self._spawn(self._reload(text))
-        if "drain" in message:
-            self._drain(float(message["drain"]), float(message["grace"]))
-
-    async def _adopt(self, connection: socket.socket, listener: str) -> None:
-        try:
-            connection.setblocking(False)
-            await self._door.adopt(connection, listener)
-        except OSError:
-            connection.close()  # the client went away between the supervisor's accept and here
-        finally:
-            self._adopting -= 1
-            self._adopted.set()
-            self._changed()
-
-    async def _reload(self, text: bytes) -> None:
-        async with self._reloading:
-            try:
-                loaded = config_load.load(self._work.loaded.path, read=reader(json.loads(text)))
-                # beside the loop: sessions go on while a large list is read
-                old = await asyncio.to_thread(self._work.reload, loaded)
-            except Exception as e:  # noqa: BLE001 - whatever it was, the old runtime stays and the supervisor is told
-                self._say({"error": f"reload: {type(e).__name__}: {e}"[:_MAX_ERROR]})
-                return
-            self._say({"digest": self._work.runtime.digest})
-            if old is not None:
-                self._loop.call_later(_OLD_RESOLVER, _close, old)
-
-    def _drain(self, seconds: float, grace: float) -> None:
-        async def drain() -> None:
-            while self._new or self._adopting:  # handed over before we were told to end
-                self._adopted.clear()
-                await self._adopted.wait()
-            self._ended = await self._door.finish(seconds, grace)
-            self._done.set()
-
-        if self._draining is not None:
-            self._draining.cancel()
-        self._draining = self._spawn(drain())
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
 
 def preload() -> None:
@@ -366,32 +236,99 @@ def check_engine(engine: str) -> None:
             )
 
 
-def serve(loaded: Loaded, channel: socket.socket, listener: Listener | None) -> int:
+def check_grpc() -> None:
+    """Say whether gRPC can be had; loads it, so not for a process that forks.
+
+    Raises:
+        AuthMilterError: it is not installed.
+    """
+    try:
+        from authmilter import grpc_role  # noqa: PLC0415 - loads grpc
+    except ImportError as e:
+        raise AuthMilterError(f"`grpc.listen` needs {e.name}: install authmilter[grpc]") from None
+    del grpc_role
+
+
+def serve(
+    loaded: Loaded, channel: socket.socket, listener: Listener | None, digest: str | None = None
+) -> int:
     """Run a worker until its supervisor says otherwise; returns the exit code.
 
     Args:
         loaded: the configuration.
         channel: the socket to the supervisor.
         listener: what libmilter accepts on; None with the native engine, which is handed connections.
+        digest: of the runtime that was checked; with other keys than those the worker ends, saying `stale`.
     """
     try:
-        work = Worker(loaded)
+        work = Worker(loaded, digest)
         gc.freeze()
         if listener is not None:
             _serve_libmilter(work, listener, channel)
         else:
-            import uvloop  # noqa: PLC0415 - only where a loop is started
-
-            uvloop.run(_serve_native(work, channel))
+            run_loop(_serve_native(work, channel))
     except AuthMilterError as e:
-        channel.setblocking(True)
-        channel.send(json.dumps({"error": str(e)[:_MAX_ERROR]}).encode())
-        return _OS
+        return _give_up(channel, e)
     return 0
 
 
+def serve_grpc(loaded: Loaded, channel: socket.socket, places: tuple[Place, ...], digest: str) -> int:
+    """Run a worker of the gRPC role until its supervisor says otherwise; returns the exit code.
+
+    grpc is loaded here, in a process of its own: it does not outlive a fork.
+
+    Args:
+        loaded: the configuration.
+        channel: the socket to the supervisor.
+        places: what it listens on.
+        digest: as for `serve`.
+    """
+    from authmilter import grpc_role  # noqa: PLC0415 - loads grpc
+
+    try:
+        run_loop(grpc_role.serve(loaded, channel, places, digest))
+    except AuthMilterError as e:
+        return _give_up(channel, e)
+    return 0
+
+
+def serve_grpc_alone(config_path: str | None) -> int:
+    """Run one worker of the gRPC role in the foreground, without a supervisor; returns the exit code.
+
+    Args:
+        config_path: as for `config.load.load`.
+
+    Raises:
+        AuthMilterError: the configuration cannot be used, or a place not be listened on.
+    """
+    check_grpc()
+    from authmilter import grpc_role  # noqa: PLC0415 - loads grpc
+
+    return grpc_role.serve_alone(config_path)
+
+
+def _give_up(channel: socket.socket, error: AuthMilterError) -> int:
+    """Tell the supervisor why; returns the exit code."""
+    channel.setblocking(True)
+    stale = {"stale": True} if isinstance(error, OtherKeysError) else {}
+    channel.send(json.dumps({"error": str(error)[:MAX_ERROR], **stale}).encode())
+    return _OS
+
+
+def run_loop(main: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine on a loop of uvloop's, until it ends."""
+    import uvloop  # noqa: PLC0415 - only where a loop is started
+
+    uvloop.run(main)
+
+
 async def _serve_native(work: Worker, channel: socket.socket) -> None:
-    link = _Link(work, channel, lambda ended: _NativeDoor(work, ended))
+    link = Link(
+        work,
+        channel,
+        lambda ended: _NativeDoor(work, ended),
+        patience=work.loaded.config.milter.drain,
+    )
     await link.finished()
     work.close()
 
@@ -455,7 +392,8 @@ def _serve_libmilter(work: Worker, listener: Listener, channel: socket.socket | 
     listener.sock.close()
 
     async def listen_to(supervisor: socket.socket) -> None:
-        await _Link(work, supervisor, lambda ended: _LibmilterDoor(engine, ended)).finished()
+        link = Link(work, supervisor, lambda ended: _LibmilterDoor(engine, ended), patience=milter.drain)
+        await link.finished()
         work.close()
         hasten()
         await asyncio.to_thread(engine.stop)  # it waits until libmilter looks up
@@ -509,9 +447,7 @@ def serve_alone(config_path: str | None) -> int:
             notify("READY=1")
             _serve_libmilter(work, listeners[0], None)
         else:
-            import uvloop  # noqa: PLC0415 - only where a loop is started
-
-            uvloop.run(_serve_alone(work, config_path, listeners))
+            run_loop(_serve_alone(work, config_path, listeners))
     finally:
         for listener in listeners:
             close_listener(listener)
@@ -538,7 +474,7 @@ async def _serve_alone(work: Worker, config_path: str | None, listeners: list[Li
         if not refusal:
             work.log.info("reloaded", how="swap", digest=work.runtime.digest)
         if old is not None:
-            loop.call_later(_OLD_RESOLVER, _close, old)
+            loop.call_later(OLD_RESOLVER, close_resolver, old)
     notify("STOPPING=1")
     config = work.loaded.config
     work.log.info("stopping", sessions=door.open_sessions, drain=config.milter.drain)

@@ -37,6 +37,7 @@ def check(config_path: str | None) -> None:
     loaded = config_load.load(config_path)
     policy = runtime.load_policy(loaded)
     runtime.resolver_for(loaded.config, base=loaded)
+    runtime.arc_settings(loaded)
     out = console()
     where = str(loaded.path) if loaded.path is not None else "built-in defaults"
     out.print(f"[green]ok[/] {escape(where)}: policy {escape(policy.name)} with {len(policy.rules)} rules")

@@ -1,4 +1,4 @@
-"""`authmilter keys generate|check`: make keys, and see whether the DNS publishes what we hold."""
+"""`authmilter keys generate|check|rotate`: make keys, see whether the DNS publishes them, replace them in turn."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.table import Table as Columns
 from authmilter import runtime
 from authmilter.cli.config import CONFIG_OPTION
 from authmilter.cli.output import ExitCode, console, reports_errors, say_error
+from authmilter.cli.rotate import rotate
 from authmilter.cli.sign import FixedTable
 from authmilter.config import load as config_load
 from authmilter.errors import InvalidName, KeyMaterialError
@@ -42,7 +43,10 @@ __all__ = ["keys", "report"]
 
 @click.group()
 def keys() -> None:
-    """Make DKIM keys and check what the DNS says of them."""
+    """Make DKIM keys, check what the DNS says of them, and replace them in turn."""
+
+
+keys.add_command(rotate)
 
 
 @keys.command()
@@ -151,6 +155,8 @@ def check(
 ) -> None:
     """Ask the DNS whether it publishes what we hold, for every key at the same time.
 
+    Without a table or key: every key that signs by the configuration.
+
     Exit code 1: some key is not published as it should be; 69: nothing is wrong, but some question had no answer.
     """
     found: list[Table] = []
@@ -165,11 +171,15 @@ def check(
         found.append(_single(domain, selector, key_file))
     elif domain is not None or selector is not None or key_file is not None:
         raise click.UsageError("give --domain, --selector and --key together")
-    if not found:
-        raise click.UsageError(
-            "give --table, --key-table and --signing-table, or --domain, --selector and --key"
-        )
     loaded = config_load.load(config_path)
+    if not found:
+        settings = runtime.signing_settings(loaded)
+        if settings is None:
+            raise click.UsageError(
+                "the configuration has no `signing`: give --table, --key-table and --signing-table, or --domain, "
+                "--selector and --key"
+            )
+        found += settings.tables
     resolver: Resolver = (
         runtime.load_zone(zone) if zone is not None else runtime.resolver_for(loaded.config, base=loaded)
     )

@@ -17,10 +17,13 @@ _COMMANDS = {
     "status": ("authmilter.cli.run", "status"),
     "reload": ("authmilter.cli.run", "reload_"),
     "verify": ("authmilter.cli.verify", "verify"),
+    "call": ("authmilter.cli.call", "call"),
     "sign": ("authmilter.cli.sign", "sign"),
     "keys": ("authmilter.cli.keys", "keys"),
     "config": ("authmilter.cli.config", "config"),
     "policy": ("authmilter.cli.policy", "policy"),
+    "bimi": ("authmilter.cli.bimi", "bimi"),
+    "grpc": ("authmilter.cli.grpc", "grpc"),
     "version": ("authmilter.cli.config", "version"),
 }
 
@@ -45,7 +48,7 @@ class _Lazy(click.Group):
     cls=_Lazy,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done, 1 found wrong, 64 usage, 65 bad input, 66 input not readable, 69 service not "
-    "reachable, 70 internal error, 71 refused by the system, 78 configuration.",
+    "reachable, 70 internal error, 71 refused by the system, 77 not permitted by the service, 78 configuration.",
 )
 def cli() -> None:
     """SPF, DKIM, DMARC and iprev for Postfix and Sendmail, in one milter, with a policy that explains itself.
@@ -54,6 +57,8 @@ def cli() -> None:
     authmilter run                          start the service in the foreground
     authmilter verify mail.eml --ip 192.0.2.1 --mail-from a@example.com
                                             judge one message and show why
+    authmilter call verify mail.eml --server unix:/run/authmilter/grpc.sock
+                                            have a running service judge it, over gRPC
     authmilter config check                 read the configuration, list every mistake
     authmilter policy check FILE            the same for a policy
     """  # noqa: D301 - the backspace is click's mark for a paragraph to be left as it is

@@ -38,6 +38,8 @@ class ExitCode(IntEnum):
     SOFTWARE = 70
     #: the operating system refused (EX_OSERR)
     OS = 71
+    #: the service does not let us (EX_NOPERM)
+    FORBIDDEN = 77
     #: the configuration or policy cannot be used (EX_CONFIG)
     CONFIG = 78
 

@@ -20,10 +20,10 @@ from authmilter.cli.config import CONFIG_OPTION
 from authmilter.cli.output import ExitCode, console, fail, reports_errors
 from authmilter.config import load as config_load
 from authmilter.config.model import Config
-from authmilter.errors import ConfigError
+from authmilter.errors import AuthMilterError, ConfigError
 from authmilter.startup import StartError
 
-__all__ = ["reload_", "run", "status"]
+__all__ = ["SilentServiceError", "ask", "reload_", "run", "show", "status"]
 
 _MAX_ANSWER = 4 << 20
 #: Longer than the supervisor takes at most to read a configuration and bring its workers to use it.
@@ -35,7 +35,7 @@ _PATIENCE = 180.0
 @click.option(
     "--only",
     "role",
-    type=click.Choice(["milter"]),
+    type=click.Choice(["milter", "grpc"]),
     help="Run one worker of this role in this process, without the supervisor (no control socket, no restarts).",
 )
 @click.option("--show-postfix", is_flag=True, help="First print the lines to add to Postfix's main.cf.")
@@ -49,13 +49,16 @@ def run(config_path: str | None, *, role: str | None, show_postfix: bool) -> Non
     for number in (signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # a reload before anything is loaded has nothing to do
     from authmilter.supervisor import Supervisor  # noqa: PLC0415 - `status` and `reload` need none of it
-    from authmilter.worker import serve_alone  # noqa: PLC0415 - as above
+    from authmilter.worker import serve_alone, serve_grpc_alone  # noqa: PLC0415 - as above
 
     try:
         supervisor = Supervisor(config_path) if role is None else None
         if show_postfix:
             click.echo(postfix_lines(config_load.load(config_path).config))
-        code = supervisor.run() if supervisor is not None else serve_alone(config_path)
+        if supervisor is not None:
+            code = supervisor.run()
+        else:
+            code = serve_grpc_alone(config_path) if role == "grpc" else serve_alone(config_path)
     except StartError as e:
         raise fail(str(e), ExitCode.OS) from None
     raise click.exceptions.Exit(code)
@@ -108,11 +111,11 @@ def show(answer: dict[str, Any], out: Console) -> None:
         out.print(f"[bold red]the last reload, {_span(last['seconds_ago'])} ago, was refused:[/]")
         for line in str(last["error"]).splitlines():
             out.print(f"  {_e(line)}")
-    table = Table("worker", "generation", "up", "sessions", "messages", "state", "settings")
+    table = Table("worker", "role", "generation", "up", "sessions", "messages", "state", "settings")
     for item in answer["workers"]:
         word = "draining" if item["draining"] else "ready" if item["ready"] else "starting"
         table.add_row(
-            *(str(item["pid"]), str(item["generation"]), _span(item["uptime_seconds"])),
+            *(str(item["pid"]), str(item["role"]), str(item["generation"]), _span(item["uptime_seconds"])),
             *(str(item["sessions"]), f"{item['messages']:.0f}", word, _e(item["digest"])),
         )
     out.print(table)
@@ -245,7 +248,23 @@ def _control_path(config_path: str | None) -> str:
     return found if isinstance(found, str) else default
 
 
+class SilentServiceError(AuthMilterError):
+    """Nobody answers on the control socket, or with something that is no answer."""
+
+
 def _ask(path: str, command: str) -> dict[str, Any]:
+    try:
+        return ask(path, command)
+    except SilentServiceError as e:
+        raise fail(str(e), ExitCode.UNAVAILABLE) from None
+
+
+def ask(path: str, command: str) -> dict[str, Any]:
+    """Say `command` (status, reload, stop) on the control socket at `path` and return the service's answer.
+
+    Raises:
+        SilentServiceError: there is none.
+    """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(_PATIENCE)
@@ -258,10 +277,10 @@ def _ask(path: str, command: str) -> dict[str, Any]:
                     break
                 data += piece
     except OSError as e:
-        raise fail(f"{path}: the service does not answer: {e.strerror or e}", ExitCode.UNAVAILABLE) from None
+        raise SilentServiceError(f"{path}: the service does not answer: {e.strerror or e}") from None
     try:
         answer = json.loads(bytes(data))
     except ValueError:
-        raise fail(f"{path}: the service hung up without an answer", ExitCode.UNAVAILABLE) from None
+        raise SilentServiceError(f"{path}: the service hung up without an answer") from None
     assert isinstance(answer, dict)  # our own supervisor wrote it
     return answer

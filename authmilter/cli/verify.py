@@ -9,18 +9,17 @@ import json
 import socket
 import sys
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from authmilter import engine, runtime
 from authmilter.cli.config import CONFIG_OPTION
+from authmilter.cli.given import MAX_MESSAGE, read_file, read_message, read_time
 from authmilter.cli.output import ExitCode, console, fail, reports_errors
+from authmilter.cli.shown import road, show
 from authmilter.config import load as config_load
 from authmilter.dns.servers import Server
 from authmilter.dns.zone import ZoneResolver
@@ -36,10 +35,8 @@ from authmilter.verdict_json import verdict_to_dict
 
 __all__ = ["verify"]
 
-#: A message on the command line may be as large as Postfix's default message_size_limit several times over.
-_MAX_MESSAGE = 256 << 20
-#: So may a line of a batch, in base64.
-_MAX_LINE = _MAX_MESSAGE * 3 // 2
+#: A line of a batch holds a message in base64.
+_MAX_LINE = MAX_MESSAGE * 3 // 2
 #: How many cases of a batch are judged at the same time; the answers still come in order.
 _WINDOW = 16
 
@@ -53,6 +50,8 @@ class _Case:
     helo: str | None = None
     mail_from: str | None = None
     rcpt_to: tuple[str, ...] = ()
+    login: str | None = None
+    daemon_name: str = ""
     now: datetime | None = None
     zone: ZoneResolver | None = None
 
@@ -63,6 +62,8 @@ class _Case:
 @click.option("--helo", help="The name given in HELO or EHLO.")
 @click.option("--mail-from", help="The reverse-path; `<>` or empty for a bounce.")
 @click.option("--rcpt", "rcpt_to", multiple=True, help="A recipient; may be repeated.")
+@click.option("--login", help="The login of an authenticated sender.")
+@click.option("--daemon-name", default="", help="The {daemon_name} that took the mail.")
 @click.option(
     "--zone",
     type=click.Path(dir_okay=False),
@@ -74,6 +75,12 @@ class _Case:
 )
 @click.option("--now", "now_text", help="Judge as of this time (RFC 3339), for old mail.")
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON.")
+@click.option(
+    "--explain",
+    "explained",
+    is_flag=True,
+    help="Print only which lines decided: the direction, the disposition, and the signing.",
+)
 @click.option(
     "--batch",
     type=click.Path(dir_okay=False, allow_dash=True),
@@ -88,11 +95,14 @@ def verify(
     helo: str | None,
     mail_from: str | None,
     rcpt_to: tuple[str, ...],
+    login: str | None,
+    daemon_name: str,
     zone: str | None,
     resolver: str | None,
     policy_name: str | None,
     now_text: str | None,
     as_json: bool,
+    explained: bool,
     batch: str | None,
     config_path: str | None,
 ) -> None:
@@ -102,7 +112,7 @@ def verify(
     authmilter verify mail.eml --ip 192.0.2.1 --helo mx.example.com --mail-from a@example.com
 
     With --batch FILE (or -) each line is a JSON object with any of `id`, `path` or `message_base64`,
-    `client_ip`, `helo`, `mail_from`, `rcpt_to`, `zone`, `now`; what is missing is taken from the options and
+    `client_ip`, `helo`, `mail_from`, `rcpt_to`, `login`, `daemon_name`, `zone`, `now`; what is missing is taken from the options and
     MESSAGE, other keys are passed over. One line comes out per line, in order: `{"id", "verdict"}` or
     `{"id", "error"}`; a bad line never ends the run.
     """  # noqa: D301 - the backspace is click's mark for a paragraph to be left as it is
@@ -117,7 +127,9 @@ def verify(
             helo=helo,
             mail_from=mail_from,
             rcpt_to=rcpt_to,
-            now=_time(now_text) if now_text else None,
+            login=login,
+            daemon_name=daemon_name,
+            now=read_time(now_text) if now_text else None,
         )
         _ip(base)  # wrong here, it would be wrong for every line
     except DecodeError as e:
@@ -138,53 +150,18 @@ def verify(
         policy=runtime.load_policy(loaded, policy_name) if policy_name is not None else None,
     )
     if message is not None:
-        base = replace(base, message=_read(message))
+        base = replace(base, message=read_message(message))
     if batch is not None:
         _batch(built, base, batch)
         return
     mail, verdict = asyncio.run(_judge(built, base))
     if as_json:
         click.echo(json.dumps(verdict_to_dict(verdict)))
+    elif explained:
+        for line in road(verdict_to_dict(verdict), signing=built.signing is not None):
+            click.echo(line)
     else:
-        _show(console(), mail, verdict)
-
-
-def _read(name: str) -> bytes:
-    """Return the message that the command line names."""
-    try:
-        return _limited(sys.stdin.buffer, name) if name == "-" else _file(name)
-    except OSError as e:
-        raise fail(f"{name}: {e.strerror}", ExitCode.NO_INPUT) from None
-
-
-def _file(path: str) -> bytes:
-    """Return what a file holds.
-
-    Raises:
-        DecodeError: too much, or no name of a file.
-        OSError: it cannot be read.
-    """
-    try:
-        source = Path(path).open("rb")  # noqa: SIM115 - opened here, so that only opening it is a wrong name
-    except ValueError:
-        raise DecodeError(f"`{printable(path, 64)}` is no file name") from None
-    with source:
-        return _limited(source, path)
-
-
-def _limited(source: BinaryIO, name: str) -> bytes:
-    data = source.read(_MAX_MESSAGE + 1)
-    if len(data) > _MAX_MESSAGE:
-        raise DecodeError(f"{printable(name, 256)}: larger than {_MAX_MESSAGE >> 20} MiB")
-    return data
-
-
-def _time(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise DecodeError(f"`{printable(text, 64)}` is no time such as 2026-11-22T10:00:00Z") from None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        show(console(), verdict_to_dict(verdict, mail))
 
 
 def _ip(case: _Case) -> IPAddress | None:
@@ -198,6 +175,8 @@ async def _judge(built: Runtime, case: _Case) -> tuple[Mail, Verdict]:
     session = Session(
         client_ip=_ip(case),
         helo=parse_helo(case.helo) if case.helo else None,
+        authenticated=case.login,
+        daemon_name=case.daemon_name,
         local_name=Domain.maybe(socket.gethostname()),
     )
     envelope = Envelope(
@@ -303,7 +282,7 @@ def _case(base: _Case, data: dict[str, object]) -> _Case:
     if path is not None and encoded is not None:
         raise DecodeError("give `path` or `message_base64`, not both")
     if path is not None:
-        message = _file(path)
+        message = read_file(path)
     elif encoded is None:
         if base.message is None:
             raise DecodeError("give `path` or `message_base64`")
@@ -330,79 +309,8 @@ def _case(base: _Case, data: dict[str, object]) -> _Case:
         helo=_text(data, "helo", base.helo),
         mail_from=_text(data, "mail_from", base.mail_from),
         rcpt_to=tuple(rcpt),
-        now=_time(now) if now else base.now,
+        login=_text(data, "login", base.login),
+        daemon_name=_text(data, "daemon_name", base.daemon_name) or "",
+        now=read_time(now) if now else base.now,
         zone=zone,
     )
-
-
-_COLOURS = {
-    "pass": "green", "accept": "green", "fail": "red", "reject": "red", "permerror": "red", "softfail": "yellow",
-    "temperror": "yellow", "tempfail": "yellow", "policy": "yellow", "quarantine": "yellow", "discard": "red",
-    "internal_error": "bold red",
-}  # fmt: skip
-
-
-def _word(word: str) -> str:
-    colour = _COLOURS.get(word)
-    return f"[{colour}]{word}[/]" if colour else word
-
-
-def _show(out: Console, mail: Mail, verdict: Verdict) -> None:
-    """Print the verdict for a person: what each method found, what was decided and why."""
-    evidence, decision = verdict.evidence, verdict.decision
-    table = Table(
-        "method",
-        "result",
-        "about",
-        "why",
-        title=f"origin {verdict.origin} ({escape(verdict.origin_because)})",
-        title_justify="left",
-    )
-    if evidence.iprev is not None:
-        i = evidence.iprev
-        table.add_row("iprev", _word(i.status), str(i.ip), escape(printable(i.name or i.problem or "", 200)))
-    for spf in (evidence.spf_helo, evidence.spf):
-        if spf is not None:
-            name = "spf helo" if spf.identity == "helo" else "spf mailfrom"
-            why = spf.mechanism or spf.detail or (spf.problem or "")
-            table.add_row(name, _word(spf.status), str(spf.domain or "-"), escape(printable(why, 200)))
-    for dkim in evidence.dkim or ():
-        why = dkim.detail or (dkim.problem or "") or f"{dkim.key_bits} bits"
-        about = f"d={dkim.domain or '-'} s={printable(dkim.selector, 80)} a={printable(dkim.algorithm, 30)}"
-        table.add_row("dkim", _word(dkim.status), escape(about), escape(printable(why, 200)))
-    if evidence.dkim == ():
-        table.add_row("dkim", "none", "-", "no signature")
-    dmarc = evidence.dmarc
-    if dmarc is not None:
-        about = f"{dmarc.author or '-'} policy {dmarc.policy or '-'} (record at {dmarc.record_at or '-'})"
-        why = (
-            f"aligned: {', '.join(dmarc.aligned)}"
-            if dmarc.aligned
-            else dmarc.detail or (dmarc.problem or "nothing aligned passed")
-        )
-        table.add_row("dmarc", _word(dmarc.status), escape(about), escape(printable(why, 200)))
-    out.print(table)
-    if mail.message.defects:
-        listed = ", ".join(f"{d.kind}{f' ({d.field})' if d.field else ''}" for d in mail.message.defects)
-        out.print(f"defects: {escape(listed)}")
-    if dmarc is not None:
-        for query in dmarc.queries:
-            out.print(f"  dmarc asked {escape(query.name)} for {escape(query.why)}: {escape(query.answer)}")
-        for sentence in dmarc.because:
-            out.print(f"  {escape(sentence)}")
-    out.print(
-        f"decision: [bold]{_word(decision.disposition)}[/] by rule [bold]{escape(decision.rule)}[/] of policy {escape(decision.policy)}: {escape(decision.because)}"
-    )
-    if decision.reply is not None:
-        out.print(f"  reply: {escape(str(decision.reply))}")
-    for would in decision.would_have:
-        out.print(
-            f"  would have: {_word(would.disposition)} by rule {escape(would.rule)}"
-            + (f" with {escape(str(would.reply))}" if would.reply else "")
-        )
-    for passed in decision.passed_over:
-        out.print(f"  [dim]passed over {escape(passed.rule)}: {escape(passed.because)}[/]")
-    if verdict.authentication_results:
-        out.print("Authentication-Results: " + escape(verdict.authentication_results), soft_wrap=True)
-    questions = sum(s.questions for s in verdict.trace)
-    out.print(f"[dim]{verdict.elapsed_ms:.1f} ms, {questions} DNS questions[/]")

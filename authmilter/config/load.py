@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from authmilter import documents
-from authmilter.config.model import Config
+from authmilter.config.model import Config, GrpcConfig
 from authmilter.errors import Complaint, ConfigError, Span
 from authmilter.milter.sockets import Family, ListenSpec
 
@@ -152,12 +152,16 @@ _LIMITS = {
     "greater_than_equal": ("at least", "ge"),
     "less_than_equal": ("at most", "le"),
 }
+#: Errors that say it all: the value is long, or a secret.
+_COMPLETE = frozenset({"grpc", "token", "unknowable"})
 _QUOTED = re.compile(r"'([^']*)'")
 
 
 def _in_words(error: Any, given: object) -> tuple[str, str]:
     """Return what is wrong, with the value that was given, and a hint or an empty string."""
     kind, context, hint = error["type"], error.get("ctx", {}), ""
+    if kind in _COMPLETE:
+        return str(error["msg"]), ""
     if kind in _TYPES:
         message = _TYPES[kind]
     elif kind in _LIMITS:
@@ -306,8 +310,7 @@ def warnings(config: Config) -> tuple[str, ...]:
     """Return what works but will surprise."""
     found: list[str] = []
     milter = config.milter
-    if config.grpc.listen:
-        found.append("grpc.listen is set, but this version has no gRPC service yet: it is ignored")
+    found += _grpc_warnings(config.grpc)
     if milter.engine == "libmilter" and milter.body_cap is not None:
         found.append("milter.body_cap is ignored by `engine: libmilter`")
     if milter.engine == "libmilter" and milter.workers is not None:
@@ -325,9 +328,28 @@ def warnings(config: Config) -> tuple[str, ...]:
         for text in config.internal.networks
         if ip_network(text).prefixlen == 0
     ]
+    if config.bimi.enabled and not config.bimi.trust_roots:
+        found.append(
+            "bimi.enabled without bimi.trust_roots: no mark certificate holds, and a record that names one has no logo"
+        )
     if config.limits.checks > config.limits.message:
         found.append("limits.checks is longer than limits.message, which ends everything")
     return tuple(found)
+
+
+def _grpc_warnings(grpc: GrpcConfig) -> list[str]:
+    if not grpc.listen:
+        return []
+    found = [
+        f"grpc.identities: everybody on this machine may {' and '.join(powers)} as `{identity.name}`: give it tokens instead of the peers `loopback`"
+        for identity in grpc.identities
+        if "loopback" in identity.peers and (powers := [p for p in identity.permissions if p != "verify"])
+    ]
+    if grpc.socket_mode & 0o002 and any(text.startswith("unix:") for text in grpc.listen):
+        found.append("grpc.socket_mode lets everybody on this machine speak to the gRPC socket")
+    if grpc.plaintext_on_public_addresses != "no" and not grpc.certificate:
+        found.append("grpc.plaintext_on_public_addresses: mail and tokens can be read on the way")
+    return found
 
 
 def _is_private(host: str) -> bool:

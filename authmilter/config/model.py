@@ -27,19 +27,23 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from authmilter import grammar
 from authmilter.dns.servers import Server
 from authmilter.headers.settings import HeaderSettings, removal
-from authmilter.milter.sockets import ListenSpec
+from authmilter.milter.sockets import Family, ListenSpec
 from authmilter.names import Domain
 
 __all__ = [
     "SHIPPED_POLICIES",
+    "ArcConfig",
+    "BimiConfig",
     "Config",
     "ControlConfig",
     "DkimConfig",
     "DmarcConfig",
     "DnsConfig",
     "GrpcConfig",
+    "GrpcIdentityConfig",
     "HeaderConfig",
     "HopConfig",
     "InternalConfig",
@@ -48,6 +52,7 @@ __all__ = [
     "MilterConfig",
     "OpenDkimTablesConfig",
     "RelayConfig",
+    "RotationConfig",
     "SenderConfig",
     "SigningConfig",
     "SigningLineConfig",
@@ -60,6 +65,8 @@ SHIPPED_POLICIES = ("monitor", "enforce", "strict")
 
 #: No duration is longer, in seconds: a year. Timers take no more than some years.
 MAX_DURATION = 366 * 86400.0
+#: No template of selectors is longer, in characters.
+MAX_TEMPLATE = 60
 #: No size is larger, in octets.
 MAX_SIZE = 1 << 40
 
@@ -67,6 +74,7 @@ _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)[ \t]*(ms|s|m|h|d)?")
 _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _SIZE = re.compile(r"([0-9]{1,15})[ \t]*([kKmMgG])?[bB]?")
 _SIZES = {"G": 1 << 30, "M": 1 << 20, "K": 1 << 10}
+_TOKEN_HASH = re.compile(r"sha256:[0-9a-fA-F]{64}")
 _MODE = re.compile(r"(?:0o)?0?[0-7]{3}")
 # The same for the JSON Schema, whose patterns are looked for anywhere in a text unless tied to its ends.
 _DURATION_PATTERN, _SIZE_PATTERN, _MODE_PATTERN = (
@@ -110,6 +118,17 @@ def _within(low: float, high: float) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _octets_within(low: int, high: int) -> AfterValidator:
+    """Bound a size, in octets."""
+
+    def check(octets: int) -> int:
+        if not low <= octets <= high:
+            raise ValueError(f"expected a size from {_size_text(low)} to {_size_text(high)}")
+        return octets
+
+    return AfterValidator(check)
+
+
 def _size(value: object) -> int:
     """Read a number of octets."""
     octets = -1
@@ -143,6 +162,18 @@ def _sibling(value: str) -> str:
     return value[: len(value) - len(stem)] + _domain(stem)
 
 
+def _sealer(value: str) -> str:
+    return value if "/" in value or value.endswith(".txt") else _sibling(value)
+
+
+def _recipient(value: str) -> str:
+    if value != "*":
+        local, _, rest = value.rpartition("@")
+        if not local or Domain.maybe(rest) is None:
+            raise ValueError("expected user@example.com, *@example.com or *")
+    return value
+
+
 def _network(value: str) -> str:
     try:
         network = ipaddress.ip_network(value.strip(), strict=False)
@@ -159,6 +190,23 @@ def _listen(value: str) -> str:
     return str(ListenSpec.parse(value))
 
 
+def _grpc_listen(value: str) -> str:
+    """Read an address as gRPC's own tools write it (`127.0.0.1:50051`), or as the milter's are written."""
+    plain = not value.startswith("/") and value.partition(":")[0].lower() not in {
+        "inet",
+        "inet6",
+        "unix",
+        "local",
+    }
+    try:
+        spec = ListenSpec.parse(f"inet:{value}" if plain else value)
+    except ValueError:
+        raise ValueError("expected 127.0.0.1:50051, [::1]:50051 or unix:/run/authmilter/grpc.sock") from None
+    if spec.family is Family.UNIX:
+        return f"unix:{spec.path}"
+    return f"[{spec.host}]:{spec.port}" if ":" in spec.host else f"{spec.host}:{spec.port}"
+
+
 def _name_server(value: str) -> str:
     Server.parse(value)
     return value
@@ -173,6 +221,12 @@ def _field_name(value: str) -> str:
 
 def _socket_path(value: str) -> str:
     return ListenSpec.parse(f"unix:{value}").path if value else value
+
+
+def _absolute(value: str) -> str:
+    if value and (not value.startswith("/") or "\0" in value):
+        raise ValueError("expected an absolute path, or nothing")
+    return value
 
 
 def _policy(value: str) -> str:
@@ -198,6 +252,31 @@ def _no_repeats(values: tuple[str, ...]) -> tuple[str, ...]:
         if value in values[:position]:
             raise PydanticCustomError("repeated", "stands twice in the list", {"at": position})
     return values
+
+
+def _pattern(value: str) -> str:
+    below = value.startswith("*.")
+    return ("*." if below else "") + str(Domain.parse(value.removeprefix("*.")))
+
+
+def _selector_template(value: str) -> str:
+    text = value
+    for word in ("{kind}", "{date}", "{year}", "{month}"):
+        text = text.replace(word, "x")
+    if len(value) > MAX_TEMPLATE or not all(map(grammar.LABEL.fullmatch, text.lower().split("."))):
+        raise ValueError(
+            "expected a selector made of letters, digits, hyphens, {kind}, {date}, {year} and {month}"
+        )
+    return value
+
+
+def _token_hash(value: str) -> str:
+    if not _TOKEN_HASH.fullmatch(value):
+        # Not shown: it may be the token itself.
+        raise PydanticCustomError(
+            "token", "this is no `sha256:` and 64 hexadecimal digits (write the hash, never the token)"
+        )
+    return value.lower()
 
 
 def _mode(value: object) -> int:
@@ -236,12 +315,17 @@ FileMode = Annotated[
 ]
 #: Strict, because `true` is no 1.
 Count = Annotated[int, Strict()]
+PatternText = Annotated[str, AfterValidator(_pattern)]
 DomainText = Annotated[str, AfterValidator(_domain)]
+RecipientText = Annotated[str, AfterValidator(_recipient)]
+SealerText = Annotated[str, AfterValidator(_sealer)]
 SiblingText = Annotated[str, AfterValidator(_sibling)]
 NetworkText = Annotated[str, AfterValidator(_network)]
 ListenText = Annotated[str, AfterValidator(_listen)]
+GrpcListenText = Annotated[str, AfterValidator(_grpc_listen)]
 NameServerText = Annotated[str, AfterValidator(_name_server)]
 FieldNameText = Annotated[str, AfterValidator(_field_name)]
+TokenHash = Annotated[str, AfterValidator(_token_hash)]
 
 
 class _Section(BaseModel):
@@ -294,10 +378,180 @@ class MilterConfig(_Section):
     drain: Duration = Field(300.0, description="on reload and stop, open sessions may go on for this long")
 
 
-class GrpcConfig(_Section):
-    """The gRPC door (not in this version: a non-empty `listen` is warned about and ignored)."""
+class GrpcIdentityConfig(_Section):
+    """A caller of the gRPC service: how he is known, and what he may do."""
 
-    listen: tuple[str, ...] = Field((), description="HOST:PORT or unix:/path")
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")] = Field(
+        description="his name in the log: lower-case letters, digits, `.`, `_` and `-`"
+    )
+    tokens: Annotated[tuple[TokenHash, ...], AfterValidator(_no_repeats)] = Field(
+        (),
+        description="hashes of his bearer tokens: `sha256:` and the 64 hexadecimal digits of the token's SHA-256",
+    )
+    certificates: Annotated[tuple[str, ...], AfterValidator(_no_repeats)] = Field(
+        (),
+        description="names in his client certificate: a DNS name, URI or address of its subject alternative names, or the common name of its subject",
+    )
+    peers: tuple[Literal["unix", "loopback"], ...] = Field(
+        (),
+        description="unix: everybody who can open the unix socket; loopback: everybody on this machine, on a port without TLS",
+    )
+    permissions: Annotated[tuple[Literal["verify", "sign", "admin"], ...], AfterValidator(_no_repeats)] = (
+        Field(("verify",), description="which services he may call")
+    )
+    authserv_ids: tuple[DomainText, ...] = Field(
+        (), description="names besides our own that he may ask for in Authentication-Results"
+    )
+    origins: tuple[Literal["internet", "submission", "internal", "trusted_hop", "trusted_relay"], ...] = (
+        Field((), description="origins he may declare; else the rules decide, as for the milter")
+    )
+    inline_zone: bool = Field(False, description="may bring the DNS answers along (for tests and training)")
+    rate: Count = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="messages and questions a second, all workers together; 0: no limit",
+    )
+    burst: Count = Field(
+        0, ge=0, le=1_000_000, description="how many may come at once after a pause; 0: one second's worth"
+    )
+    concurrency: Count = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="messages and questions at work at a time, in each worker; 0: no limit",
+    )
+
+    @model_validator(mode="after")
+    def _can_be_known(self) -> GrpcIdentityConfig:
+        if not (self.tokens or self.certificates or self.peers):
+            raise PydanticCustomError(
+                "unknowable", "nobody can be this caller: give tokens, certificates or peers"
+            )
+        return self
+
+
+#: What has to be written out for a port that anybody can listen to on its way.
+_PLAINTEXT = "i-know-that-mail-and-tokens-can-be-read-on-the-way"
+
+
+class GrpcConfig(_Section):
+    """The gRPC door."""
+
+    listen: Annotated[tuple[GrpcListenText, ...], AfterValidator(_no_repeats)] = Field(
+        (),
+        description="where programs connect: HOST:PORT, [IPv6]:PORT or unix:/path; empty: no gRPC service",
+    )
+    workers: Count = Field(1, ge=1, le=256, description="worker processes; a unix socket has one of them")
+    socket_mode: FileMode = Field(0o660, description="file mode of unix sockets")
+    socket_owner: str = Field("", description="owner of unix sockets (user name); default: the service user")
+    socket_group: str = Field("", description="group of unix sockets")
+    certificate: str = Field(
+        "",
+        description="PEM file of the server's certificate chain, its own first; read again when it changes",
+    )
+    key: str = Field("", description="PEM file of its private key")
+    client_ca: str = Field(
+        "",
+        description="PEM file of authorities of client certificates (mTLS): every client on a port must have one of theirs, also one that shows a token",
+    )
+    plaintext_on_public_addresses: Literal["no", "i-know-that-mail-and-tokens-can-be-read-on-the-way"] = (
+        Field("no", description="listen without TLS elsewhere than on loopback")
+    )
+    identities: tuple[GrpcIdentityConfig, ...] = Field(
+        (GrpcIdentityConfig(name="local", peers=("unix", "loopback")),), description="who may call what"
+    )
+    policies: tuple[str, ...] = Field(
+        (),
+        description="further policies that callers may name, besides the one that runs and the shipped ones: files, named by their last part without .yaml",
+    )
+    max_message: Annotated[Size, _octets_within(1024, 1 << 30)] = Field(
+        64 << 20, description="the largest message sent whole, and the largest item of a stream"
+    )
+    max_upload: Annotated[Size, _octets_within(1024, MAX_SIZE)] = Field(
+        256 << 20, description="the largest message sent in pieces"
+    )
+    max_calls: Count = Field(
+        1000,
+        ge=1,
+        le=100_000,
+        description="calls at a time in each worker; further ones are RESOURCE_EXHAUSTED",
+    )
+    stream_window: Count = Field(
+        16,
+        ge=1,
+        le=1000,
+        description="messages of one stream at work at a time; further ones are not read yet",
+    )
+    max_connection_age: Annotated[Duration, _within(1, MAX_DURATION)] = Field(
+        1800.0,
+        description="after about this long a connection is asked to be made anew, which spreads clients over workers",
+    )
+    idle_timeout: Annotated[Duration, _within(1, MAX_DURATION)] = Field(
+        3600.0, description="a connection without calls is closed after this long"
+    )
+    drain: Annotated[Duration, _within(0, 3600)] = Field(
+        30.0, description="on reload of these settings and on stop, calls may go on for this long"
+    )
+
+    @model_validator(mode="after")
+    def _is_safe(self) -> GrpcConfig:
+        if bool(self.certificate) != bool(self.key):
+            given, other = ("certificate", "key") if self.certificate else ("key", "certificate")
+            raise _grpc_error("{given} needs {other}, too", at=given, given=given, other=other)
+        if self.client_ca and not self.certificate:
+            raise _grpc_error(
+                "client_ca needs certificate and key: client certificates are part of TLS", at="client_ca"
+            )
+        if not self.certificate and self.plaintext_on_public_addresses != _PLAINTEXT:
+            for text in self.listen:
+                if not _stays_on_this_machine(text):
+                    raise _grpc_error(
+                        "{text} can be reached from other machines and has no TLS: give certificate and key, or "
+                        "listen on 127.0.0.1, [::1] or a unix socket",
+                        at="listen", text=text,
+                    )  # fmt: skip
+        names: set[str] = set()
+        tokens: set[str] = set()
+        certificates: set[str] = set()
+        for identity in self.identities:
+            if identity.name in names:
+                raise _grpc_error("two callers are named {name}", at="identities", name=identity.name)
+            if tokens & {*identity.tokens} or certificates & {*identity.certificates}:
+                raise _grpc_error(
+                    "{name} is known by the same token or certificate as another",
+                    at="identities",
+                    name=identity.name,
+                )
+            if identity.certificates and not self.client_ca:
+                raise _grpc_error(
+                    "{name} is known by a certificate, which needs client_ca",
+                    at="identities",
+                    name=identity.name,
+                )
+            names.add(identity.name)
+            tokens |= {*identity.tokens}
+            certificates |= {*identity.certificates}
+        for peer in ("unix", "loopback"):
+            if sum(peer in identity.peers for identity in self.identities) > 1:
+                raise _grpc_error(
+                    "two callers are known by the same peers: {peer}", at="identities", peer=peer
+                )
+        return self
+
+
+def _grpc_error(message: str, *, at: str, **context: str) -> PydanticCustomError:
+    return PydanticCustomError("grpc", message, {**context, "at": at})
+
+
+def _stays_on_this_machine(listen: str) -> bool:
+    host = listen.rpartition(":")[0].strip("[]")
+    if listen.startswith("unix:") or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name: nobody knows where it leads
 
 
 class DnsConfig(_Section):
@@ -423,6 +677,43 @@ class SenderConfig(_Section):
     )
 
 
+class RotationConfig(_Section):
+    """Keys that are made, used and retired in turn by `authmilter keys rotate`."""
+
+    domains: Annotated[tuple[PatternText, ...], AfterValidator(_not_empty), AfterValidator(_no_repeats)] = (
+        Field(
+            description="author domains: example.com, or *.example.com for all below it",
+            json_schema_extra={"minItems": 1},
+        )
+    )
+    folder: str = Field(
+        description="where the keys and their state are, relative to this file; a folder for each entry"
+    )
+    selector: Annotated[str, AfterValidator(_selector_template)] = Field(
+        "{kind}-{date}",
+        description="how selectors are made: text with any of {kind}, {date}, {year}, {month}",
+    )
+    kinds: Annotated[
+        tuple[Literal["rsa", "ed25519"], ...], AfterValidator(_not_empty), AfterValidator(_no_repeats)
+    ] = Field(
+        ("rsa", "ed25519"),
+        description="which keys; with both, every message gets two signatures",
+        json_schema_extra={"minItems": 1},
+    )
+    rsa_bits: Count = Field(2048, ge=2048, le=4096, description="size of RSA keys")
+    every: Duration | None = Field(
+        180 * 86400.0, description="keys of this age are replaced; null: only by `keys rotate begin`"
+    )
+    propagation: Duration = Field(
+        3600.0, description="a new key is used once the DNS has shown it for this long"
+    )
+    grace: Duration = Field(2 * 86400.0, description="the old and the new key both sign for this long")
+    queue_life: Duration = Field(
+        7 * 86400.0,
+        description="how long mail may wait in queues: the old key's records stay for this long after",
+    )
+
+
 class SigningConfig(_Section):
     """DKIM signatures on outbound mail (submission and own networks); docs/signing.md."""
 
@@ -432,6 +723,10 @@ class SigningConfig(_Section):
     tables: tuple[str, ...] = Field((), description="files with lines `PATTERN SELECTOR KEY-FILE [d=DOMAIN]`")
     opendkim_tables: OpenDkimTablesConfig | None = Field(
         None, description="OpenDKIM's KeyTable and SigningTable"
+    )
+    rotation: tuple[RotationConfig, ...] = Field(
+        (),
+        description="domains whose keys take turns (`authmilter keys rotate`); asked before the tables above",
     )
     senders: tuple[SenderConfig, ...] = Field(
         (), description="which logins and networks may write as which authors"
@@ -458,6 +753,121 @@ class DmarcConfig(_Section):
     credit_broad_spf: bool = Field(
         True, description="whether an SPF pass by +all or a huge network counts for alignment"
     )
+
+
+class InboundSealConfig(_Section):
+    """Sealing as mail comes in."""
+
+    recipients: tuple[RecipientText, ...] = Field(
+        (), description="recipients whose mail goes on to other hosts: user@example.com, *@example.com, *"
+    )
+    on_dns_failure: Literal["tempfail", "no-seal"] = Field(
+        "tempfail",
+        description="mail for these recipients whose chain could not be checked: 451, or passed on without a seal",
+    )
+
+
+class OutboundSealConfig(_Section):
+    """Sealing of what a trusted hop brings back."""
+
+    recipients: tuple[RecipientText, ...] = Field(
+        (), description="the list's or filter's recipients, whose mail comes back by a trusted hop"
+    )
+    secret: str = Field(
+        "",
+        description="file of secrets, one a line, of 32 characters at least: the first makes keyed ids, all are accepted",
+    )
+    max_age: Annotated[Duration, _within(60, MAX_DURATION)] = Field(
+        30 * 86400.0, description="mail that comes back later than this is not sealed"
+    )
+
+
+class SealConfig(_Section):
+    """ARC sets made by us; without recipients nothing is sealed."""
+
+    domain: DomainText | None = Field(None, description="d= of our seals")
+    selector: str = Field("", description="s= of our seals")
+    key: str = Field("", description="the private key's file (RSA), relative to this file")
+    inbound: InboundSealConfig = Field(InboundSealConfig(), description="sealing as mail comes in")
+    outbound: OutboundSealConfig = Field(
+        OutboundSealConfig(), description="sealing of what a trusted hop brings back"
+    )
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> SealConfig:
+        if not self.inbound.recipients and not self.outbound.recipients:
+            return self
+        wanted = {"domain": self.domain, "selector": self.selector, "key": self.key}
+        if self.outbound.recipients:
+            wanted["outbound.secret"] = self.outbound.secret
+        missing = [name for name, value in wanted.items() if not value]
+        if missing:
+            raise PydanticCustomError(
+                "unknowable",
+                "sealing needs {missing}",
+                {"missing": ", ".join(f"`{name}`" for name in missing)},
+            )
+        return self
+
+
+class ArcConfig(_Section):
+    """ARC, RFC 8617; docs/arc.md."""
+
+    trusted_sealers: tuple[SealerText, ...] = Field(
+        (),
+        description="sealers whose results are believed: example.com, *.example.com for all below it, or a file (a path with a / or ending in .txt) with one a line",
+    )
+    seal: SealConfig = Field(
+        SealConfig(), description="ARC sets of our own; nothing is sealed without recipients"
+    )
+
+
+class BimiConfig(_Section):
+    """Logos of senders (draft-brand-indicators-for-message-identification-12)."""
+
+    enabled: bool = Field(False, description="look for logos; off: no question is asked, no field is written")
+    require_evidence: bool = Field(
+        True, description="only show a logo that a mark certificate (VMC or CMC) vouches for"
+    )
+    require_dkim: bool = Field(
+        True, description="ask for an aligned DKIM signature over the whole body; SPF alone is not enough"
+    )
+    selectors: bool = Field(
+        True,
+        description="follow a signed BIMI-Selector and `lps=`; else only the record named `default` counts",
+    )
+    mark_types: Annotated[
+        tuple[
+            Literal["Registered Mark", "Government Mark", "Prior Use Mark", "Modified Registered Mark"], ...
+        ],
+        AfterValidator(_not_empty),
+    ] = Field(
+        ("Registered Mark", "Government Mark", "Prior Use Mark", "Modified Registered Mark"),
+        description="mark types accepted; the first two are those of a VMC, the others of a CMC",
+    )
+    trust_roots: tuple[str, ...] = Field(
+        (),
+        description="PEM files with the roots of mark certificates, relative to this file; none are shipped",
+    )
+    write_indicator: bool = Field(
+        True, description="write the logo itself into BIMI-Indicator (up to 60 KB a message)"
+    )
+    cache_folder: Annotated[str, AfterValidator(_absolute)] = Field(
+        "", description="absolute path of the folder that keeps fetched documents; empty: in memory only"
+    )
+    cache_ttl: Annotated[Duration, _within(60, MAX_DURATION)] = Field(
+        86400.0, description="fetch a document again after this long"
+    )
+    fetch_timeout: Annotated[Duration, _within(0.1, 120)] = Field(
+        10.0, description="the longest that fetching one document may take; no message waits for it"
+    )
+    max_svg: Annotated[Size, _octets_within(1 << 10, 1 << 20)] = Field(
+        32 << 10, description="octets of a logo, as fetched and uncompressed"
+    )
+    max_certificate: Annotated[Size, _octets_within(1 << 10, 4 << 20)] = Field(
+        128 << 10, description="octets of a mark certificate file"
+    )
+    crl: bool = Field(True, description="ask the revocation list of a mark certificate")
 
 
 class HeaderConfig(_Section):
@@ -528,6 +938,8 @@ class Config(_Section):
     spf: SpfConfig = SpfConfig()
     dkim: DkimConfig = DkimConfig()
     dmarc: DmarcConfig = DmarcConfig()
+    arc: ArcConfig = ArcConfig()
+    bimi: BimiConfig = BimiConfig()
     signing: SigningConfig = SigningConfig()
     headers: HeaderConfig = HeaderConfig()
     limits: LimitsConfig = LimitsConfig()

@@ -78,6 +78,9 @@ def canonical_field(name: bytes, value: bytes, how: Canonicalization) -> bytes:
 
 #: RFC 5322 §2.1.1: octets in a line, without its CRLF.
 MAX_LINE = 998
+# One for CR or LF, zero for every other octet.
+_CR_ONLY = bytes(octet == 13 for octet in range(256))
+_LF_ONLY = bytes(octet == 10 for octet in range(256))
 #: Empty lines held back are written out in pieces of this many.
 _EMPTY_LINES = 4096
 _CRLFS = b"\r\n" * _EMPTY_LINES
@@ -172,9 +175,11 @@ def _squeeze(data: bytes) -> bytes:
         data = data.replace(b"\t", b" ")
     # Looking for one octet is a hundred times faster than for two, and encoded bodies hold no blanks at all.
     if b" " in data:
-        # each round halves a run, so there are at most as many as the run's length has bits
-        while b"  " in data:
-            data = data.replace(b"  ", b" ")
+        if b"  " in data:
+            # first by four, then by two: each round halves a run, so there are as many as its length has bits
+            data = data.replace(b"    ", b" ")
+            while b"  " in data:
+                data = data.replace(b"  ", b" ")
         if b" \r\n" in data:
             data = data.replace(b" \r\n", b"\r\n")
     return data
@@ -265,19 +270,19 @@ class BodyHasher:
         self._line = size - begin
 
     def _look(self, chunk: bytes) -> None:
-        """Find CR without LF and LF without CR by counting."""
-        pairs = chunk.count(b"\r\n")
-        crs = chunk.count(b"\r")
-        lfs = chunk.count(b"\n")
-        if self._after_cr:
-            if chunk.startswith(b"\n"):
-                lfs -= 1
+        """Find CR without LF and LF without CR."""
+        crs, lfs = chunk.translate(_CR_ONLY), chunk.translate(_LF_ONLY)
+        # A mark for each CR and each LF: where every CR has its LF, the one is the other, moved by one octet.
+        begins, ends = lfs[0] != 0, crs[-1] != 0
+        if begins != self._after_cr:
+            if begins:
+                self._bare_lf = True
             else:
                 self._bare_cr = True
-        self._after_cr = chunk.endswith(b"\r")
-        if self._after_cr:
-            crs -= 1
-        if crs != pairs:
-            self._bare_cr = True
-        if lfs != pairs:
-            self._bare_lf = True
+        self._after_cr = ends
+        if crs[:-1] != lfs[1:]:
+            pairs = chunk.count(b"\r\n")
+            if crs.count(1) - ends != pairs:
+                self._bare_cr = True
+            if lfs.count(1) - begins != pairs:
+                self._bare_lf = True

@@ -208,7 +208,8 @@ class _HeaderBlock:
 
     def __init__(self, message: Message) -> None:
         self._message = message
-        self._relaxed: dict[Header, bytes] = {}
+        # by identity: the fields live as long as their message
+        self._relaxed: dict[int, bytes] = {}
 
     def signed(self, signature: Signature) -> bytes:
         """Return what b= is computed over (RFC 6376 §3.7). Linear in the header block and h=."""
@@ -242,9 +243,9 @@ class _HeaderBlock:
     def _canonical(self, header: Header, form: Canonicalization) -> bytes:
         if form is Canonicalization.SIMPLE:
             return header.raw
-        field = self._relaxed.get(header)
+        field = self._relaxed.get(id(header))
         if field is None:
-            field = self._relaxed[header] = canonical_field(header.name, header.value, form)
+            field = self._relaxed[id(header)] = canonical_field(header.name, header.value, form)
         return field
 
 

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -49,6 +50,7 @@ __all__ = [
 
 _PADDING = PKCS1v15()
 _HASH = SHA256()
+_DIGEST = Prehashed(_HASH)
 
 #: RFC 8301 §3.2: Signers MUST use RSA keys of at least 1024 bits ...
 MIN_RSA_BITS = 1024
@@ -78,6 +80,14 @@ class RsaKey:
             return False
         return True
 
+    def verify_digest(self, signature: bytes, digest: bytes) -> bool:
+        """Do the same where the SHA-256 digest of the data is known."""
+        try:
+            self.key.verify(signature, digest, _PADDING, _DIGEST)
+        except InvalidSignature:
+            return False
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class Ed25519Key:
@@ -90,6 +100,14 @@ class Ed25519Key:
         """Return whether `signature` is PureEdDSA over the SHA-256 digest of `data` (RFC 8463 §3)."""
         try:
             self.key.verify(signature, hashlib.sha256(data).digest())
+        except InvalidSignature:
+            return False
+        return True
+
+    def verify_digest(self, signature: bytes, digest: bytes) -> bool:
+        """Do the same where the SHA-256 digest of the data is known."""
+        try:
+            self.key.verify(signature, digest)
         except InvalidSignature:
             return False
         return True

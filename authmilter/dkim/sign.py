@@ -42,6 +42,8 @@ __all__ = [
     "body_needs",
     "body_risks",
     "finish",
+    "fold_base64",
+    "fold_names",
     "plan",
 ]
 
@@ -102,11 +104,11 @@ _BODY_RISKS = frozenset({Risk.LONG_LINE, Risk.EIGHT_BIT, Risk.BARE_CR, Risk.BARE
 #: For each risk the setting that cures it.
 CURES: Final[Mapping[Risk, str]] = {
     Risk.LONG_LINE: "Postfix: smtp_line_length_limit = 0 sends long lines as they are (default 998 splits them); "
-    "better: the sender encodes the body as base64 or quoted-printable",
+    "Sendmail: L=0 in the mailer; better: the sender encodes the body as base64 or quoted-printable",
     Risk.EIGHT_BIT: "Postfix: disable_mime_output_conversion = yes; Sendmail: no 8->7 bit conversion in the mailer "
     "(F=8); better: the sender encodes the body as base64 or quoted-printable",
-    Risk.BARE_CR: "the sender must write CRLF line ends",
-    Risk.BARE_LF: "Postfix: smtpd_forbid_bare_newline = normalize makes CRLF of it before it is signed",
+    Risk.BARE_CR: "Postfix: cleanup_replace_stray_cr_lf = yes (its default) makes a blank of it before it is signed",
+    Risk.BARE_LF: "Postfix: cleanup_replace_stray_cr_lf = yes (its default) leaves none to be signed",
     Risk.LONG_HEADER_LINE: "the sender must fold its header lines below 998 octets (RFC 5322 §2.1.1)",
     Risk.NO_DATE: "Postfix: always_add_missing_headers = yes, or local_header_rewrite_clients covering the client; "
     "Sendmail adds it after the milters: let the sender write it",
@@ -369,7 +371,7 @@ def finish(planned: SigningPlan, digests: BodyDigests, now: datetime) -> tuple[b
     form = settings.header_form
     # RFC 6376 §3.7: the signed fields, each with CRLF, are the same for every signature
     block = b"".join(canonical_field(h.name, h.value, form) + b"\r\n" for h in planned.headers)
-    names = _fold_names(planned.names)
+    names = fold_names(planned.names)
     body_hash = base64.b64encode(digest.digest)
     seconds = int(now.timestamp())
     times = f"t={seconds};"
@@ -380,7 +382,7 @@ def finish(planned: SigningPlan, digests: BodyDigests, now: datetime) -> tuple[b
         unsigned = _unsigned(entry, settings, times, names, body_hash)
         field_ = canonical_field(b"DKIM-Signature", b" " + unsigned, form)
         signature = base64.b64encode(entry.key.sign(block + field_))
-        values.append(unsigned + _fold_base64(signature))
+        values.append(unsigned + fold_base64(signature))
     return tuple(values)
 
 
@@ -412,7 +414,7 @@ def _unsigned(
     return head + _FOLD + names + _FOLD + b"bh=" + body_hash + b";" + _FOLD + b"b="
 
 
-def _fold_names(names: tuple[str, ...]) -> bytes:
+def fold_names(names: tuple[str, ...]) -> bytes:
     """Return `h=...;` folded behind colons."""
     lines: list[str] = []
     line = "h="
@@ -426,7 +428,7 @@ def _fold_names(names: tuple[str, ...]) -> bytes:
     return "\r\n ".join(lines).encode("ascii")
 
 
-def _fold_base64(text: bytes) -> bytes:
+def fold_base64(text: bytes) -> bytes:
     """Return base64 folded so that its first line has room for ` b=` before it."""
     first = MAX_WIDTH - len(" b=")
     rest = MAX_WIDTH - 1

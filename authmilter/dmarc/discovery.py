@@ -201,6 +201,12 @@ class Discovery:
         walk = self._walk(domain, f"organizational domain of {domain}")
         return self._organization_of(domain, walk)
 
+    def published(self, domain: Domain) -> DmarcRecord | Failure | None:
+        """Return the one DMARC Policy Record at `domain` itself, or why nobody knows, or None where there is none."""
+        self._ask((domain,))
+        step = self._steps[domain]
+        return step.record if step.failure is None else step.failure
+
     def expect_policy(self, authors: Iterable[Domain]) -> None:
         """Hint that the records that apply to `authors` will be wanted."""
         self._want(name for author in authors for name in (author, psl.organizational_domain(author)))

@@ -16,6 +16,7 @@ __all__ = [
     "DmarcRecord",
     "DmarcResult",
     "DmarcStatus",
+    "DmarcSurvey",
     "PolicySource",
     "Psd",
     "Query",
@@ -169,5 +170,21 @@ class DmarcResult:
     queries: tuple[Query, ...] = ()
     because: tuple[str, ...] = ()
     guards: tuple[str, ...] = ()
+    problem: DmarcProblem | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DmarcSurvey:
+    """What an Author Domain and its Organizational Domain publish, whichever of the two records applies.
+
+    `own` is the record at `author`, `organizational` that at `organizational_domain` (the same record where the two
+    are one domain); None: there is none. With a `problem` (`dns` or `limit`) it is not known, and `detail` says why.
+    """
+
+    author: Domain
+    organizational_domain: Domain | None = None
+    own: DmarcRecord | None = None
+    organizational: DmarcRecord | None = None
     problem: DmarcProblem | None = None
     detail: str = ""

@@ -21,7 +21,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 from authmilter.deadline import Deadline, monotonic
 from authmilter.dns.answer import Answer, Failed, FailureKind, Found, Mx, NoData, NxDomain, Question
@@ -73,12 +73,6 @@ class _Flight:
     def __init__(self) -> None:
         self.task: asyncio.Task[Answer] | None = None
         self.waiters: list[asyncio.Future[Answer]] = []
-
-
-@runtime_checkable
-class _Closes(Protocol):
-    def close(self) -> None:
-        """Give up what the resolver holds."""
 
 
 class CachingResolver:
@@ -198,8 +192,9 @@ class CachingResolver:
     def close(self) -> None:
         """Stop the queries in flight, and close the inner resolver if it can be closed; entries stay."""
         self._abandon()
-        if isinstance(self._resolver, _Closes):
-            self._resolver.close()
+        close = getattr(self._resolver, "close", None)
+        if callable(close):
+            close()
 
     def _join(self, question: Question, loop: asyncio.AbstractEventLoop) -> _Flight:
         """Return the query in flight for `question`, a new one if there is none."""

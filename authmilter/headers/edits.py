@@ -6,7 +6,7 @@ A plan is data; doors apply it in the order it is listed, each edit on the resul
    is still right when its turn comes;
 2. `ChangeHeader` of the Subject (no Subject is ever deleted, so its `nth` is right too);
 3. `InsertHeader`, all `at=0`, the bottom-most first: inserting them one after another on top leaves, top down,
-   Authentication-Results, Received-SPF, the tags in the order the policy lists them;
+   Authentication-Results, Received-SPF, BIMI fields, the tags in the order the policy lists them;
 4. `Quarantine`.
 
 What is taken for forged (RFC 8601 §5): an Authentication-Results field that claims an authserv-id of ours (the
@@ -34,8 +34,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from authmilter import grammar
+from authmilter.bimi.result import BimiResult
 from authmilter.evidence import Evidence
-from authmilter.headers import foreign
+from authmilter.headers import bimi, foreign
 from authmilter.headers.foreign import Unparsable
 from authmilter.headers.results import authentication_results, received_spf
 from authmilter.headers.settings import HeaderSettings, Removal, removal
@@ -55,7 +56,7 @@ from authmilter.verdict import (
     TagHeader,
 )
 
-__all__ = ["HeaderSettings", "OwnIds", "Plan", "claims_us", "own_ids", "plan", "with_prefix"]
+__all__ = ["HeaderSettings", "OwnIds", "Plan", "applied", "claims_us", "own_ids", "plan", "with_prefix"]
 
 _AUTHENTICATION_RESULTS = b"authentication-results"
 _SUBJECT = b"subject"
@@ -118,12 +119,38 @@ def plan(mail: Mail, evidence: Evidence, decision: Decision, settings: HeaderSet
         inserts.append(InsertHeader(at=0, name=b"Authentication-Results", value=ours))
     if settings.received_spf:
         inserts.extend(_received_spf(mail, evidence, settings, own_id))
+    if evidence.bimi is not None:
+        inserts.extend(_bimi_fields(evidence.bimi, settings))
     if decision.tags:
         _tags(edits, inserts, mail, decision, subject)
     edits.extend(reversed(inserts))
     if decision.disposition is Disposition.QUARANTINE and decision.quarantine_reason:
         edits.append(Quarantine(reason=_printable(decision.quarantine_reason, _MAX_REASON)))
     return Plan(edits=tuple(edits), authentication_results=text)
+
+
+def applied(headers: Iterable[Header], edits: Iterable[Edit]) -> list[tuple[bytes, bytes]]:
+    """Return the names and values of a header block as the edits of a plan leave it (their order: see the module).
+
+    A value that is written gets the space after its colon. Linear in the fields and edits.
+    """
+    fields: list[tuple[bytes, bytes] | None] = [(h.name, h.value) for h in headers]
+    places: dict[bytes, list[int]] = {}
+    for at, field in enumerate(fields):
+        if field is not None:
+            places.setdefault(field[0].rstrip(_WSP).lower(), []).append(at)
+    inserted: list[tuple[bytes, bytes]] = []
+    for edit in edits:
+        if isinstance(edit, InsertHeader):
+            inserted.append((edit.name, b" " + edit.value))
+        elif isinstance(edit, DeleteHeader | ChangeHeader):
+            # Deletions go from the bottom up, so that all are counted as the message was received.
+            named = places.get(edit.name.lower(), [])
+            if edit.nth <= len(named):
+                at = named[edit.nth - 1]
+                fields[at] = (edit.name, b" " + edit.value) if isinstance(edit, ChangeHeader) else None
+    inserted.reverse()
+    return [*inserted, *(field for field in fields if field is not None)]
 
 
 _NOTHING = Evidence()
@@ -155,6 +182,7 @@ def _deletions(
     counts: dict[bytes, int] = {}
     deletes: list[DeleteHeader] = []
     subject: Header | None = None
+    exact, prefixes = going.exact, going.prefixes
     for header in mail.message.headers:
         name = header.name
         if name[-1:] in _WSP:
@@ -168,14 +196,20 @@ def _deletions(
                 ids = ids or own_ids(own_id, settings.siblings, mail.session.local_name)
                 if nth > _MAX_EXAMINED or claims_us(header.value, ids):
                     deletes.append(DeleteHeader(name=name, nth=nth))
-        elif going.covers(key) or (
-            odd and not trusted and key.translate(None, _NO_FTEXT) == _AUTHENTICATION_RESULTS
+        elif ((key in exact or key.startswith(prefixes)) and going.covers(key)) or (
+            odd and not trusted and _may_read_as(key, going)
         ):
             nth = counts[key] = counts.get(key, 0) + 1
             deletes.append(DeleteHeader(name=name, nth=nth))
     deletes.reverse()
     edits.extend(deletes)
     return subject
+
+
+def _may_read_as(key: bytes, going: Removal) -> bool:
+    """True if a lenient reader may take a field of this ill-formed name for one that is removed."""
+    bare = key.translate(None, _NO_FTEXT)
+    return bare == _AUTHENTICATION_RESULTS or going.covers(bare)
 
 
 def _going(origin: Origin, settings: HeaderSettings, tags: tuple[str, ...]) -> Removal:
@@ -289,6 +323,17 @@ def _received_spf(
             yield InsertHeader(at=0, name=b"Received-SPF", value=value)
 
 
+def _bimi_fields(result: BimiResult, settings: HeaderSettings) -> Iterable[InsertHeader]:
+    """BIMI draft -12 §7.9 to §7.11: what a mail reader shows a logo by, on a pass only."""
+    for name, value in (
+        (b"BIMI-Location", bimi.location(result)),
+        (b"BIMI-Indicator", bimi.indicator(result, settings)),
+        (b"BIMI-Logo-Preference", bimi.preference(result)),
+    ):
+        if value is not None:
+            yield InsertHeader(at=0, name=name, value=value)
+
+
 def _tags(
     edits: list[Edit], inserts: list[InsertHeader], mail: Mail, decision: Decision, subject: Header | None
 ) -> None:
@@ -340,18 +385,18 @@ def _unstructured(name: str, text: str, utf8: bool) -> bytes:  # noqa: FBT001 - 
     room = _COLUMNS - len(name) - 2
     if len(text) <= room and text.isascii():
         return text.encode("ascii")
-    lines: list[str] = []
-    line = ""
+    lines: list[bytes] = []
+    line = b""
     for word in text.split():
         for start in range(0, len(word), _MAX_WORD // 4):
-            part = word[start : start + _MAX_WORD // 4]  # at most 900 octets of UTF-8
+            part = word[start : start + _MAX_WORD // 4].encode()  # at most 900 octets of UTF-8
             if line and len(line) + 1 + len(part) > room:
                 lines.append(line)
                 line, room = part, _COLUMNS - 1
             else:
-                line = f"{line} {part}" if line else part
+                line = line + b" " + part if line else part
     lines.append(line)
-    return "\r\n ".join(lines).encode()
+    return b"\r\n ".join(lines)
 
 
 def _encoded_words(text: str) -> list[bytes]:

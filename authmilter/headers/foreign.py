@@ -25,6 +25,7 @@ __all__ = [
     "ForeignResults",
     "Unparsable",
     "authserv_id_of",
+    "clauses_of",
     "fault_of",
     "read",
 ]
@@ -189,6 +190,35 @@ def fault_of(value: bytes) -> Unparsable | None:
     except _Fault as fault:
         return Unparsable(str(fault))
     return None
+
+
+def clauses_of(value: bytes) -> tuple[bytes, ...] | Unparsable:
+    """Return what stands between the `;` of a field's `value`, as written, without what comes before the first.
+
+    For fields of which single results are wanted although others cannot be read; a `;` in a comment or a quoted
+    string ends nothing. Well formed as `fault_of` asks for, or `Unparsable`. Total.
+    """
+    try:
+        at = _outer_form(value)
+        found: list[bytes] = []
+        begin = at + 1
+        while at < len(value):
+            byte = value[at]
+            if byte == 0x3B:
+                if at >= begin:
+                    found.append(value[begin:at])
+                begin = at = at + 1
+            elif byte == 0x22:
+                quoted = _QUOTED.match(value, at)
+                at = quoted.end() if quoted is not None else at + 1
+            elif byte in b"( \t\r\n":
+                at = _after_cfws(value, at)
+            else:
+                at += 1
+        found.append(value[begin:])
+    except _Fault as fault:
+        return Unparsable(str(fault))
+    return tuple(found)
 
 
 def _outer_form(value: bytes) -> int:

@@ -18,9 +18,13 @@ import re
 from ipaddress import IPv4Address
 
 from authmilter import grammar
+from authmilter.arc.result import ArcResult, ArcStatus
+from authmilter.bimi.evidence import EvidenceStatus
+from authmilter.bimi.result import BimiResult, BimiStatus
 from authmilter.dkim.result import DkimResult, DkimStatus
 from authmilter.dmarc.result import DmarcResult, DmarcStatus
 from authmilter.evidence import Evidence
+from authmilter.headers import bimi
 from authmilter.headers.settings import HeaderSettings
 from authmilter.iprev.result import IprevResult, IprevStatus
 from authmilter.mail import Mail, Origin
@@ -131,8 +135,13 @@ def authentication_results(
     _spf_clauses(clauses, evidence, mail)
     if evidence.dkim is not None:
         _dkim_clauses(clauses, evidence.dkim, settings, utf8)
+    # A message without a chain, as nearly all are, gets no clause (as in the examples of RFC 8617 §B).
+    if evidence.arc is not None and evidence.arc.status not in {ArcStatus.NONE, ArcStatus.INTERNAL_ERROR}:
+        clauses.append(_arc(evidence.arc, mail, settings))
     if evidence.dmarc is not None and evidence.dmarc.status is not DmarcStatus.INTERNAL_ERROR:
         clauses.append(_dmarc(evidence.dmarc, settings, disposition))
+    if evidence.bimi is not None and evidence.bimi.status is not BimiStatus.INTERNAL_ERROR:
+        clauses.append(_bimi(evidence.bimi, settings))
     head = _written_id(authserv_id, utf8)
     if not clauses:
         return f"{head}; none".encode()
@@ -237,6 +246,25 @@ def _dkim_clauses(
         clauses.append(words)
 
 
+def _arc(result: ArcResult, mail: Mail, settings: HeaderSettings) -> list[str]:
+    """RFC 8617 §10.2: header.oldest-pass, and smtp.remote-ip, which the next sealer's results need."""
+    words = [f"arc={result.status.value}"]
+    if settings.comments and result.status is ArcStatus.PASS:
+        newest = result.sets[-1].sealer
+        sealer = newest.ascii if newest is not None else "nobody"
+        said = comment(f"i={len(result.sets)} sealed by {sealer}{', trusted' if result.trusted else ''}")
+        if said is not None:
+            words.extend(said.split(" "))  # a comment may be folded at its spaces
+    if result.problem is not None:
+        words.append(f"reason={result.problem.value}")
+    if result.oldest_pass is not None:
+        words.append(f"header.oldest-pass={result.oldest_pass:d}")
+    ip = mail.session.client_ip
+    if ip is not None:
+        words.append(f"smtp.remote-ip={ip}" if isinstance(ip, IPv4Address) else f'smtp.remote-ip="{ip}"')
+    return words
+
+
 def _dmarc(result: DmarcResult, settings: HeaderSettings, disposition: Disposition | None) -> list[str]:
     """RFC 9989 §9.1, §9.2."""
     words = [f"dmarc={result.status.value}"]
@@ -260,6 +288,45 @@ def _dmarc(result: DmarcResult, settings: HeaderSettings, disposition: Dispositi
             words.append(f"header.from={value}")
     if result.policy is not None:
         words.append(f"policy.dmarc={result.policy.value}")
+    return words
+
+
+#: What the evidence is called in `policy.authority`; where it could not be fetched it was not checked.
+_AUTHORITY = {EvidenceStatus.PASS: "pass", EvidenceStatus.FAIL: "fail"}
+#: Characters of a logo's SHA-256 that are shown. The draft asks for the last 8 at least, which can be forged.
+_INDICATOR_HASH = 32
+
+
+def _bimi(result: BimiResult, settings: HeaderSettings) -> list[str]:
+    """BIMI draft -12 §7.7; what the settings or a record's documents did not establish is not shown."""
+    words = [f"bimi={result.status.value}"]
+    evidence, record = result.evidence, result.record
+    if settings.comments and result.status is BimiStatus.PASS and evidence is not None and evidence.mark_type:
+        said = comment(evidence.mark_type)
+        if said is not None:
+            words.append(said)
+    if result.problem is not None:
+        words.append(f"reason={result.problem.value}")
+    if result.domain is None or record is None:
+        return words
+    _add(words, "header.d", result.domain.ascii, utf8=False)
+    _add(words, "header.selector", result.selector, utf8=False)
+    if result.status is BimiStatus.DECLINED:
+        return words
+    authority = _AUTHORITY.get(evidence.status, "none") if evidence is not None else "none"
+    words.append(f"policy.authority={authority}")
+    if record.authority and authority != "none":
+        _add(words, "policy.authority-uri", record.authority, utf8=False)
+    indicator = evidence.indicator if evidence is not None else None
+    if result.status is not BimiStatus.PASS or indicator is None:
+        return words
+    if indicator.location:
+        _add(words, "policy.indicator-uri", indicator.location, utf8=False)
+    if bimi.indicator(result, settings) is not None:
+        # the hash may only be shown where the field is written
+        words.append(f"policy.indicator-hash={indicator.svg_sha256[-_INDICATOR_HASH:]}")
+    if record.preference is not None:
+        words.append(f"policy.logo-preference={record.preference.value}")
     return words
 
 

@@ -85,6 +85,7 @@ class HeaderSettings:
         own_headers: field names that only this service may write (its tags); removed from all mail but a trusted
             hop's, so that nobody can forge them.
         receiver: our host name in Received-SPF; empty: the authserv-id.
+        bimi_indicator: write the logo itself into BIMI-Indicator where BIMI is pass.
 
     Raises:
         ValueError: an id or a name that cannot stand in a header, or a pattern that would take everything.
@@ -99,6 +100,7 @@ class HeaderSettings:
     strip: tuple[str, ...] = ()
     own_headers: tuple[str, ...] = ("X-Authmilter-*",)
     receiver: str = ""
+    bimi_indicator: bool = True
 
     def __post_init__(self) -> None:
         for text in (self.authserv_id, self.receiver, *(s.removeprefix("*.") for s in self.siblings)):

@@ -19,6 +19,7 @@ from enum import Enum, IntFlag, StrEnum
 from functools import lru_cache
 from struct import Struct
 from struct import error as struct_error
+from typing import NamedTuple
 
 from authmilter import grammar
 from authmilter.errors import AuthMilterError
@@ -214,8 +215,7 @@ class Data:
     """The DATA command."""
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """One header field; folds in `value` are as the MTA sends them (LF)."""
 
     name: bytes
@@ -311,20 +311,20 @@ _BLANKS = frozenset((b" ", b"\t"))
 class Verb(Enum):
     """The replies without arguments."""
 
-    CONTINUE = b"c"
-    ACCEPT = b"a"
-    REJECT = b"r"
-    TEMPFAIL = b"t"
-    DISCARD = b"d"
-    SKIP = b"s"
-    PROGRESS = b"p"
-    SHUTDOWN = b"4"
+    CONTINUE = _packet(b"c")
+    ACCEPT = _packet(b"a")
+    REJECT = _packet(b"r")
+    TEMPFAIL = _packet(b"t")
+    DISCARD = _packet(b"d")
+    SKIP = _packet(b"s")
+    PROGRESS = _packet(b"p")
+    SHUTDOWN = _packet(b"4")
 
-    #: the reply's bytes
-    wire: bytes
-
-    def __init__(self, octet: bytes) -> None:
-        self.wire = _packet(octet)
+    @property
+    def wire(self) -> bytes:
+        """The reply's bytes."""
+        octets: bytes = self._value_
+        return octets
 
 
 @dataclass(frozen=True, slots=True)

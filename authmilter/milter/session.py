@@ -31,7 +31,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from types import MappingProxyType
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, Final, Protocol
 
 from authmilter.mail import Session, TlsInfo
 from authmilter.message import MAX_FIELDS, MAX_HEADER_OCTETS, Message
@@ -434,7 +434,7 @@ class MilterSession:
         if after is None:
             raise RemoteProtocolError(f"{kind.__name__} came in phase {self.phase}")
         try:
-            reply: Reply | Pending | None = self._HANDLERS[kind](self, event)
+            reply: Reply | Pending | None = _HANDLERS[kind](self, event)
         except RemoteProtocolError:
             raise
         except Exception as e:  # noqa: BLE001 - rule 6: a bug breaks the message, never the session
@@ -551,7 +551,7 @@ class MilterSession:
         fields = self._fields
         if fields is None:
             return
-        name, value = event.name, event.value
+        name, value = event
         if not self.abilities.leading_space:
             value = b" " + value
         if b"\n" in value:
@@ -685,21 +685,26 @@ class MilterSession:
         self._body_octets += len(chunk)
         self._wants_body = verification.body(chunk)
 
-    #: What each event does; `TRANSITIONS` says when it may.
-    _HANDLERS: ClassVar[Mapping[type, Callable[[MilterSession, Any], Reply | Pending | None]]] = {
-        Negotiate: _on_negotiate,
-        Macros: _on_macros,
-        Connect: _on_connect,
-        Helo: _on_helo,
-        Mail: _on_mail,
-        Rcpt: _on_rcpt,
-        Data: _on_nothing,
-        Header: _on_header,
-        EndOfHeaders: _on_end_of_headers,
-        Body: _on_body,
-        EndOfMessage: _on_end_of_message,
-        Abort: _on_abort,
-        Quit: _on_quit,
-        QuitNew: _on_quit_new,
-        Unknown: _on_nothing,
-    }
+    @classmethod
+    def handlers(cls) -> Mapping[type, Callable[[MilterSession, Any], Reply | Pending | None]]:
+        """Return what each event does; `TRANSITIONS` says when it may."""
+        return {
+            Negotiate: cls._on_negotiate,
+            Macros: cls._on_macros,
+            Connect: cls._on_connect,
+            Helo: cls._on_helo,
+            Mail: cls._on_mail,
+            Rcpt: cls._on_rcpt,
+            Data: cls._on_nothing,
+            Header: cls._on_header,
+            EndOfHeaders: cls._on_end_of_headers,
+            Body: cls._on_body,
+            EndOfMessage: cls._on_end_of_message,
+            Abort: cls._on_abort,
+            Quit: cls._on_quit,
+            QuitNew: cls._on_quit_new,
+            Unknown: cls._on_nothing,
+        }
+
+
+_HANDLERS = MilterSession.handlers()

@@ -51,6 +51,8 @@ class Counters:
             self.add(f"dkim{{{best}}}")
         if evidence.dmarc is not None:
             self.add(f"dmarc{{{evidence.dmarc.status}}}")
+        if evidence.bimi is not None:
+            self.add(f"bimi{{{evidence.bimi.status}}}")
         signing = verdict.signing
         if signing is not None:
             self.add("signed" if signing.signed else f"not_signed{{{signing.reason}}}")

@@ -6,22 +6,28 @@ console form shows `repr`-like text.
 
 from __future__ import annotations
 
+import json
 import sys
 import traceback
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TextIO
 
 import structlog
 
+from authmilter.arc.result import ArcStatus
 from authmilter.mail import Mail
 from authmilter.names import Address, AddressLiteral, LocalPart, Malformed, ReversePath
 from authmilter.observe.counters import Counters
+from authmilter.observe.lines import LineWriter
 from authmilter.text import printable
 from authmilter.verdict import Verdict
 
 __all__ = ["Log", "LogJournal", "LogSettings", "make_log"]
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+_to_json = json.JSONEncoder(ensure_ascii=True, default=str).encode
 
 Log = structlog.typing.FilteringBoundLogger
 
@@ -63,20 +69,39 @@ class LogJournal:
         log: where lines go.
         settings: how.
         counters: what is counted besides.
+
+    Lines are written one by one, until `write_through` gives them a `LineWriter`.
     """
 
-    __slots__ = ("_log", "_redact", "counters")
+    __slots__ = ("_level", "_lines", "_log", "_plain", "_redact", "counters")
 
     def __init__(self, log: Log, settings: LogSettings, counters: Counters | None = None) -> None:
         self._log = log
         self._redact = settings.redact_local_parts
+        self._level = _LEVELS[settings.level]
+        self._plain = settings.format == "json"
+        self._lines: LineWriter | None = None
         self.counters = counters if counters is not None else Counters()
+
+    def write_through(self, lines: LineWriter | None) -> None:
+        """Write the lines of messages with `lines`; None: one by one again. The console format always is."""
+        self._lines = lines
 
     def record(self, mail: Mail, verdict: Verdict, *, queue_id: str, listener: str) -> None:
         """Count the message and write its line."""
         try:
             self.counters.count(mail, verdict)
-            self._log.info("message", **self._line(mail, verdict, queue_id, listener))
+            if self._level > _LEVELS["info"]:
+                return
+            line = self._line(mail, verdict, queue_id, listener)
+            if self._lines is None or not self._plain:
+                self._log.info("message", **line)
+                return
+            # as structlog would write it; it is the hot path, and this a third of its price
+            line["event"] = "message"
+            line["level"] = "info"
+            line["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+            self._lines.put(_to_json(line) + "\n")
         except Exception as e:  # noqa: BLE001 - a full disk or closed pipe must not cost a mail
             self.counters.add("journal_failures")
             del e
@@ -123,12 +148,35 @@ class LogJournal:
                 + (f":{r.problem.value}" if r.problem else "")
                 for r in evidence.dkim
             ]
+        arc = evidence.arc
+        if arc is not None and arc.status is not ArcStatus.NONE:
+            line["arc"] = arc.status.value
+            if arc.problem is not None:
+                line["arc_problem"] = arc.problem.value
+            elif arc.sets:
+                line["arc_sealers"] = [s.sealer.ascii if s.sealer is not None else "-" for s in arc.sets[-5:]]
         if evidence.dmarc is not None:
             line["dmarc"] = evidence.dmarc.status.value
             if evidence.dmarc.policy is not None:
                 line["dmarc_policy"] = evidence.dmarc.policy.value
             if evidence.dmarc.problem is not None:
                 line["dmarc_problem"] = evidence.dmarc.problem.value
+        if evidence.bimi is not None:
+            line["bimi"] = evidence.bimi.status.value
+            if evidence.bimi.problem is not None:
+                line["bimi_problem"] = evidence.bimi.problem.value
+        sealing = verdict.sealing
+        if sealing is not None:
+            line["sealing"] = (
+                {"mode": sealing.mode, "reason": sealing.reason}
+                if sealing.reason
+                else {
+                    "mode": sealing.mode,
+                    "sealed": sealing.sealed,
+                    "instance": sealing.instance,
+                    "cv": sealing.cv,
+                }
+            )
         signing = verdict.signing
         if signing is not None:
             line["signed"] = list(signing.signed)

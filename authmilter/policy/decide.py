@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from authmilter.evidence import Evidence
 from authmilter.mail import Mail, Origin
+from authmilter.policy.exceptions import ForwarderException, excepted
 from authmilter.policy.facts import Facts
 from authmilter.policy.replies import BOTH_FAILED, ONE_FAILED
 from authmilter.policy.rules import (
@@ -27,6 +28,7 @@ from authmilter.policy.rules import (
     QuarantineBy,
     ReplySpec,
     Rule,
+    asks,
 )
 from authmilter.policy.template import MAX_TEXT, MAX_VALUE, Template
 from authmilter.text import printable
@@ -106,6 +108,22 @@ def on_error_decision(policy: Policy, on_error: OnError, what: str, mail: Mail) 
 
 def decide(facts: Facts, policy: Policy) -> Decision:
     """Return what the rules of `policy` say of a message with these facts. Total: it cannot raise."""
+    if policy.exceptions:
+        facts, exception = excepted(facts, policy.exceptions)
+        decision = _ruled(facts, policy)
+        return _noted(decision, exception, policy) if exception is not None else decision
+    return _ruled(facts, policy)
+
+
+def _noted(decision: Decision, exception: ForwarderException, policy: Policy) -> Decision:
+    """Name the exception in the reason, where a rule that asks for exceptions decided."""
+    decided = next((r for r in policy.rules if r.id == decision.rule), None)
+    if decided is None or not asks(decided.conditions, "exception."):
+        return decision
+    return replace(decision, because=f"{decision.because}; {exception.text}")
+
+
+def _ruled(facts: Facts, policy: Policy) -> Decision:
     if not policy.recipient_key:
         return _finished(facts, policy, _walk(facts, policy))
     return _joined(facts, policy)
@@ -122,6 +140,7 @@ class _Outcome:
     would_have: tuple[WouldHave, ...]
     passed_over: tuple[PassedOver, ...]
     override: OverrideReason | None
+    spared_by: Rule | None = None
     note: str = ""
 
 
@@ -136,6 +155,7 @@ def _walk(facts: Facts, policy: Policy) -> _Outcome:
     tags: list[Tag] = []
     would: list[WouldHave] = []
     override: OverrideReason | None = None
+    spared_by: Rule | None = None
     decided = policy.default
     for rule in policy.rules:
         for condition in rule.conditions:
@@ -149,7 +169,8 @@ def _walk(facts: Facts, policy: Policy) -> _Outcome:
                     reply = _reply(rule.action, facts)
                     would.append(WouldHave(disposition=disposition, rule=rule.id, reply=reply))
                 continue
-            override = rule.override or override
+            if rule.override is not None:
+                override, spared_by = rule.override, rule
             if disposition is not None:
                 decided = rule
                 break
@@ -163,6 +184,7 @@ def _walk(facts: Facts, policy: Policy) -> _Outcome:
         would_have=tuple(would),
         passed_over=tuple(passed),
         override=override,
+        spared_by=spared_by,
     )
 
 
@@ -215,6 +237,8 @@ def _finished(facts: Facts, policy: Policy, outcome: _Outcome) -> Decision:
             tags = (*tags, TagHeader(name=rule.action.header, value=value))
     if policy.would_have_header and would:
         tags = (*tags, *(TagHeader(name=policy.would_have_header, value=_would_text(w)) for w in would))
+    override = _override(facts, disposition, outcome.override)
+    spared_by = outcome.spared_by
     return Decision(
         disposition=disposition,
         rule=rule.id,
@@ -222,7 +246,8 @@ def _finished(facts: Facts, policy: Policy, outcome: _Outcome) -> Decision:
         reply=reply,
         tags=tags,
         quarantine_reason=reason,
-        override=_override(facts, disposition, outcome.override),
+        override=override,
+        override_comment=_comment(facts, spared_by) if override is not None and spared_by is not None else "",
         would_have=would,
         passed_over=outcome.passed_over,
         # RFC 5321 §4.2.2: 421 closes the transmission channel
@@ -258,6 +283,18 @@ def _override(facts: Facts, disposition: Disposition, named: OverrideReason | No
     ):
         return OverrideReason.POLICY_TEST_MODE
     return OverrideReason.LOCAL_POLICY
+
+
+def _comment(facts: Facts, rule: Rule) -> str:
+    """Return what a report says beside the override: the chain or the forwarder that the rule went by."""
+    words: list[str] = []
+    chain = facts.get("arc.comment") if asks(rule.conditions, "arc.") else None
+    if isinstance(chain, str):
+        words.append(chain)
+    forwarder = facts.get("exception.forwarder") if asks(rule.conditions, "exception.") else None
+    if isinstance(forwarder, str):
+        words.append(f"forwarder={forwarder}")
+    return " ".join(words)
 
 
 # -- several recipients ------------------------------------------------------------------------------------------------
@@ -323,6 +360,8 @@ def _spared(decision: Decision, facts: Facts, policy: Policy) -> Decision:
         quarantine_reason=_hold_reason(decision.rule, because) if held else "",
         tags=decision.tags if held else (*decision.tags, mark),
         override=_override(facts, Disposition.QUARANTINE, decision.override),
+        # (a refusal had no override, so there is nothing to say beside the one of the quarantine)
+        override_comment="",
         would_have=(
             *decision.would_have,
             WouldHave(disposition=refused, rule=decision.rule, reply=decision.reply),

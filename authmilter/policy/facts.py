@@ -14,11 +14,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from email.errors import HeaderParseError
 from email.header import decode_header
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 
+from authmilter.arc.result import ArcProblem, ArcResult, ArcStatus
+from authmilter.bimi.evidence import EvidenceStatus
+from authmilter.bimi.result import BimiProblem, BimiResult, BimiStatus, Preference, SelectorSource
 from authmilter.dkim.result import DkimProblem, DkimResult, DkimStatus
 from authmilter.dmarc.result import (
     AlignedBy,
@@ -55,7 +59,7 @@ MAX_TEXT = 1000
 MAX_LIST = 1000
 
 #: The methods whose results a policy can read, by their names in Evidence.
-METHODS = ("iprev", "spf_helo", "spf", "dkim", "dmarc")
+METHODS = ("iprev", "spf_helo", "spf", "dkim", "arc", "dmarc", "bimi")
 
 
 class Kind(StrEnum):
@@ -296,6 +300,21 @@ def _dmarc(value: Callable[[DmarcResult], Value | None]) -> Callable[[Mail, Evid
     return source
 
 
+def _bimi(value: Callable[[BimiResult], Value | None]) -> Callable[[Mail, Evidence], Value | None]:
+    def source(_mail: Mail, evidence: Evidence) -> Value | None:
+        return None if evidence.bimi is None else value(evidence.bimi)
+
+    return source
+
+
+def _authority(result: BimiResult) -> str:
+    return EvidenceStatus.NONE if result.evidence is None else result.evidence.status
+
+
+def _mark_type(result: BimiResult) -> str | None:
+    return None if result.evidence is None else result.evidence.mark_type[:MAX_TEXT] or None
+
+
 def _dkim(
     value: Callable[[tuple[DkimResult, ...]], Value | None],
 ) -> Callable[[Mail, Evidence], Value | None]:
@@ -303,6 +322,42 @@ def _dkim(
         return None if evidence.dkim is None else value(evidence.dkim)
 
     return source
+
+
+def _arc(value: Callable[[ArcResult], Value | None]) -> Callable[[Mail, Evidence], Value | None]:
+    def source(_mail: Mail, evidence: Evidence) -> Value | None:
+        return None if evidence.arc is None else value(evidence.arc)
+
+    return source
+
+
+def _arc_sealers(result: ArcResult) -> tuple[str, ...] | None:
+    if result.status is not ArcStatus.PASS:
+        return None
+    return _distinct(s.sealer.ascii for s in reversed(result.sets) if s.sealer is not None)
+
+
+def _arc_sealer(result: ArcResult) -> str | None:
+    """The newest sealer, where its message signature leaves neither the author nor the body's end open."""
+    return _ascii(result.sets[-1].sealer) if result.status is ArcStatus.PASS and result.whole else None
+
+
+def _arc_trusted_sealers(result: ArcResult) -> tuple[str, ...]:
+    if not result.whole:
+        return ()
+    return _distinct(s.sealer.ascii for s in reversed(result.sets) if s.trusted and s.sealer is not None)
+
+
+def _arc_comment(result: ArcResult) -> str | None:
+    """RFC 8617 §7.2.2: what a report says of an override for the sake of a chain."""
+    if result.status is not ArcStatus.PASS:
+        return None
+    words = ["arc=pass"]
+    for each in reversed(result.sets):
+        words.append(f"as[{each.instance}].d={each.sealer.ascii if each.sealer is not None else ''}")
+        words.append(f"as[{each.instance}].s={each.selector}")
+    words += [f"remote-ip[{s.instance}]={s.remote_ip}" for s in result.sets[:1] if s.remote_ip is not None]
+    return " ".join(words)[:MAX_TEXT]
 
 
 #: Of several signatures the first of these that one of them has is the message's.
@@ -334,6 +389,29 @@ def _dkim_unsigned(results: tuple[DkimResult, ...]) -> tuple[str, ...] | None:
     )
 
 
+#: What an altered message makes of a signature that was good.
+_ALTERED = {
+    DkimProblem.BODY_HASH: "body",
+    DkimProblem.BODY_LENGTH: "body",
+    DkimProblem.UNSIGNED_BODY: "body",
+    DkimProblem.SIGNATURE: "header",
+}
+_NOT_FORWARDING = frozenset({SpfStatus.TEMPERROR, SpfStatus.PERMERROR, SpfStatus.INTERNAL_ERROR})
+
+
+def _forwarding(mail: Mail, evidence: Evidence) -> tuple[str, ...] | None:
+    """Return what of a DMARC failure forwarding explains."""
+    dmarc, author = evidence.dmarc, mail.message.authors.domain
+    if dmarc is None or author is None or dmarc.status is not DmarcStatus.FAIL:
+        return None
+    top = dmarc.organizational_domain or author
+    own = [r for r in evidence.dkim or () if r.domain is not None and r.domain.is_at_or_below(top)]
+    if own:
+        return _distinct(_ALTERED[r.problem] for r in own if r.problem in _ALTERED)
+    spf = evidence.spf
+    return ("spf",) if spf is not None and spf.status not in _NOT_FORWARDING else ()
+
+
 def internal_errors(evidence: Evidence) -> tuple[str, ...]:
     """Return the methods (names of METHODS) that ended in a fault of ours."""
     found: list[str] = []
@@ -345,8 +423,12 @@ def internal_errors(evidence: Evidence) -> tuple[str, ...]:
         found.append("spf")
     if evidence.dkim is not None and any(r.status is DkimStatus.INTERNAL_ERROR for r in evidence.dkim):
         found.append("dkim")
+    if evidence.arc is not None and evidence.arc.status is ArcStatus.INTERNAL_ERROR:
+        found.append("arc")
     if evidence.dmarc is not None and evidence.dmarc.status is DmarcStatus.INTERNAL_ERROR:
         found.append("dmarc")
+    if evidence.bimi is not None and evidence.bimi.status is BimiStatus.INTERNAL_ERROR:
+        found.append("bimi")
     return tuple(found)
 
 
@@ -370,6 +452,12 @@ _FACTS: tuple[Fact, ...] = (
         source=lambda m, _: m.origin,
     ),
     Fact(name="mail.id", kind=Kind.TEXT, doc="Our own id of the message.", source=lambda m, _: m.id),
+    Fact(
+        name="mail.date",
+        kind=Kind.TEXT,
+        doc="The day of arrival (UTC), such as `2026-11-22`.",
+        source=lambda m, _: m.received_at.astimezone(UTC).date().isoformat(),
+    ),
     Fact(
         name="client.ip",
         kind=Kind.IP,
@@ -694,6 +782,86 @@ _FACTS: tuple[Fact, ...] = (
         doc="Whether a passing signature is aligned with the Author Domain (as DMARC says).",
         source=_dmarc(lambda r: AlignedBy.DKIM in r.aligned),
     ),
+    # -- ARC
+    Fact(
+        name="arc.status",
+        kind=Kind.WORD,
+        words=_words(ArcStatus),
+        method="arc",
+        doc="The result of the ARC chain. A pass alone proves nothing but who sealed: anybody can seal anything.",
+        source=_arc(lambda r: r.status),
+    ),
+    Fact(
+        name="arc.problem",
+        kind=Kind.WORD,
+        words=_words(ArcProblem),
+        method="arc",
+        doc="Why the chain does not pass; `dns` and `limit`: it could not be checked.",
+        source=_arc(lambda r: r.problem),
+    ),
+    Fact(
+        name="arc.count",
+        kind=Kind.INT,
+        method="arc",
+        doc="The number of ARC sets.",
+        source=_arc(lambda r: len(r.sets)),
+    ),
+    Fact(
+        name="arc.oldest_pass",
+        kind=Kind.INT,
+        method="arc",
+        doc="The oldest set whose message signature still holds; 0: all do. Only where the chain passes.",
+        source=_arc(lambda r: r.oldest_pass),
+    ),
+    Fact(
+        name="arc.sealer",
+        kind=Kind.DOMAIN,
+        method="arc",
+        standing=_PROOF,
+        doc="Who sealed last, if the chain passes and that sealer's signature covers the From field and the whole body.",
+        source=_arc(_arc_sealer),
+    ),
+    Fact(
+        name="arc.sealers",
+        kind=Kind.DOMAIN,
+        many=True,
+        method="arc",
+        standing=_CLAIM,
+        doc="All sealers of a chain that passes, the last first. Whoever has a sealed message can change it and seal again, so an earlier sealer vouches for nothing.",
+        source=_arc(_arc_sealers),
+    ),
+    Fact(
+        name="arc.trusted",
+        kind=Kind.BOOL,
+        method="arc",
+        standing=_PROOF,
+        doc="Whether the chain passes and all its sealers are among `arc.trusted_sealers` of the configuration.",
+        source=_arc(lambda r: r.trusted),
+    ),
+    Fact(
+        name="arc.trusted_sealers",
+        kind=Kind.DOMAIN,
+        many=True,
+        method="arc",
+        standing=_PROOF,
+        doc="The sealers, from the last one back, that are trusted and after whom all are; none where the chain does not pass.",
+        source=_arc(_arc_trusted_sealers),
+    ),
+    Fact(
+        name="arc.dmarc_passed",
+        kind=Kind.BOOL,
+        method="arc",
+        standing=_PROOF,
+        doc="Whether a trusted sealer says that DMARC passed for this author domain when the mail came to it, and all sealers from there on are trusted. Never where the chain does not pass.",
+        source=_arc(lambda r: r.dmarc_passed_at > 0),
+    ),
+    Fact(
+        name="arc.comment",
+        kind=Kind.TEXT,
+        method="arc",
+        doc="The sealers in the words of RFC 8617 7.2.2, for reports.",
+        source=_arc(_arc_comment),
+    ),
     # -- DMARC
     Fact(
         name="dmarc.status",
@@ -786,6 +954,32 @@ _FACTS: tuple[Fact, ...] = (
         doc="The Organizational Domain of the author.",
         source=_dmarc(lambda r: _ascii(r.organizational_domain)),
     ),
+    Fact(
+        name="dmarc.forwarding",
+        kind=Kind.WORD,
+        many=True,
+        words=("spf", "body", "header"),
+        method="dmarc",
+        doc="What of a DMARC failure forwarding would explain: `body` or `header`: the author's own signature meets an altered body or header field; `spf`: the author has no signature, and SPF says nothing for them. None where the failure has another cause (no key, expired, DNS trouble).",
+        source=_forwarding,
+    ),
+    # -- exceptions of the policy
+    Fact(
+        name="exception.applies",
+        kind=Kind.BOOL,
+        standing=_PROOF,
+        doc="Whether one of the policy's `exceptions` applies: its author domain, its forwarder, proven, before its last day, and a failure that looks like forwarding.",
+        source=_absent,
+    ),
+    Fact(
+        name="exception.forwarder",
+        kind=Kind.DOMAIN,
+        standing=_PROOF,
+        doc="The forwarder of that exception.",
+        source=_absent,
+    ),
+    Fact(name="exception.owner", kind=Kind.TEXT, doc="Who answers for that exception.", source=_absent),
+    Fact(name="exception.reason", kind=Kind.TEXT, doc="Why there is that exception.", source=_absent),
     # -- iprev
     Fact(
         name="iprev.status",
@@ -811,6 +1005,73 @@ _FACTS: tuple[Fact, ...] = (
         method="iprev",
         doc="Why, where the iprev status alone does not say.",
         source=lambda _, e: None if e.iprev is None else e.iprev.problem,
+    ),
+    # -- BIMI
+    Fact(
+        name="bimi.status",
+        kind=Kind.WORD,
+        words=_words(BimiStatus),
+        method="bimi",
+        standing=_PROOF,
+        doc="The BIMI result; no value where `bimi.enabled` is off.",
+        source=_bimi(lambda r: r.status),
+    ),
+    Fact(
+        name="bimi.problem",
+        kind=Kind.WORD,
+        words=_words(BimiProblem),
+        method="bimi",
+        doc="Why there is no logo.",
+        source=_bimi(lambda r: r.problem),
+    ),
+    Fact(
+        name="bimi.domain",
+        kind=Kind.DOMAIN,
+        method="bimi",
+        standing=_CLAIM,
+        doc="The domain whose BIMI record speaks for the message.",
+        source=_bimi(lambda r: _ascii(r.domain)),
+    ),
+    Fact(
+        name="bimi.selector",
+        kind=Kind.TEXT,
+        method="bimi",
+        standing=_CLAIM,
+        doc="The selector of that record.",
+        source=_bimi(lambda r: r.selector or None),
+    ),
+    Fact(
+        name="bimi.selector_source",
+        kind=Kind.WORD,
+        words=_words(SelectorSource),
+        method="bimi",
+        doc="Where the selector came from: nowhere, a signed BIMI-Selector, or the author's local part.",
+        source=_bimi(lambda r: r.selector_source),
+    ),
+    Fact(
+        name="bimi.authority",
+        kind=Kind.WORD,
+        words=_words(EvidenceStatus),
+        method="bimi",
+        standing=_PROOF,
+        doc="What is known of the mark certificate; `none`: there is none, or it was not looked at.",
+        source=_bimi(_authority),
+    ),
+    Fact(
+        name="bimi.mark_type",
+        kind=Kind.TEXT,
+        method="bimi",
+        standing=_CLAIM,
+        doc="The mark type of the certificate, such as `Registered Mark`.",
+        source=_bimi(_mark_type),
+    ),
+    Fact(
+        name="bimi.preference",
+        kind=Kind.WORD,
+        words=_words(Preference),
+        method="bimi",
+        doc="Which picture the sender would rather have shown (`avp=`).",
+        source=_bimi(lambda r: None if r.record is None else r.record.preference),
     ),
     # -- ourselves
     Fact(
@@ -883,6 +1144,10 @@ class Facts:
         if not isinstance(addresses, tuple):
             return ()
         return tuple((a, _recipient_domain(parse_recipient(a))) for a in addresses)
+
+    def also(self, values: Mapping[str, Value | None]) -> Facts:
+        """Return the same facts with these set."""
+        return Facts(self._mail, self._evidence, {**self._known, **values}, self._base)
 
     def for_recipient(self, address: str | None, domain: str | None) -> Facts:
         """Return the same facts with `rcpt.address` and `rcpt.domain` set."""

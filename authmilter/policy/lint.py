@@ -7,21 +7,26 @@ The findings are sound, not complete: what is reported is so for every message, 
 * a rule that does nothing
 * mail accepted on claims alone: on names that a sender writes as they like
 * a list that no rule uses
+* exceptions that have expired, that last longer than a year, or that no rule asks about
 """
 
 from __future__ import annotations
 
+from datetime import date, timedelta
+
 from authmilter.errors import Complaint
-from authmilter.policy.rules import ActionKind, AllOf, AnyOf, Condition, Leaf, Mode, Not, Policy, Rule
+from authmilter.policy.rules import ActionKind, AllOf, AnyOf, Condition, Leaf, Mode, Not, Policy, Rule, asks
 
 __all__ = ["warnings"]
 
 #: A policy with more rules is not compared rule by rule (the work grows with the square).
 MAX_COMPARED = 300
+#: An exception is to be looked at again after this long at most.
+LONGEST_EXCEPTION = timedelta(days=366)
 
 
-def warnings(policy: Policy) -> tuple[Complaint, ...]:
-    """Return what is to be said of `policy`, in order of place."""
+def warnings(policy: Policy, today: date | None = None) -> tuple[Complaint, ...]:
+    """Return what is to be said of `policy`, in order of place; `today` for what expires."""
     found: list[Complaint] = []
     never: set[str] = set()
     for rule in policy.rules:
@@ -49,7 +54,31 @@ def warnings(policy: Policy) -> tuple[Complaint, ...]:
         for each in policy.lists
         if not each.used
     )
+    found.extend(_exceptions(policy, today))
     return tuple(sorted(found, key=lambda c: (c.span.line, c.span.column)))
+
+
+def _exceptions(policy: Policy, today: date | None) -> list[Complaint]:
+    found: list[Complaint] = []
+    if policy.exceptions and not any(asks(rule.conditions, "exception.") for rule in policy.rules):
+        message = "no rule asks about the exceptions"
+        hint = "`exception.applies: true` in a rule that accepts"
+        found.append(Complaint(span=policy.exceptions[0].span, message=message, hint=hint))
+    for each in policy.exceptions:
+        if today is None:
+            break
+        what = f"the exception for {each.author} through {each.forwarder}"
+        if each.expires < today:
+            message = f"{what} expired on {each.expires} and is not applied"
+            found.append(
+                Complaint(span=each.span, message=message, hint=f"ask its owner, {each.owner}, or remove it")
+            )
+        elif each.expires > today + LONGEST_EXCEPTION:
+            message = f"{what} lasts longer than a year"
+            found.append(
+                Complaint(span=each.span, message=message, hint="let it expire within a year, and look again")
+            )
+    return found
 
 
 def _decides(rule: Rule) -> bool:

@@ -7,8 +7,9 @@ made ready for each kind of fact once.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from authmilter.documents import Data, Path
 from authmilter.errors import ConfigError, Span
@@ -23,16 +24,20 @@ __all__ = ["Lists", "ReadList"]
 #: Returns the text of a list's file, by the name that the policy gives.
 ReadList = Callable[[str], str]
 
-MAX_LIST_ENTRIES = 500_000
+MAX_LIST_ENTRIES = 1_000_000
 
 _LIST_NAME = re.compile(r"[a-z0-9](?:[a-z0-9_.-]{0,62}[a-z0-9])?")
 
 
 @dataclass(slots=True)
 class _List:
-    """A named list as it was written: each entry and where it stands."""
+    """A named list as it was written: the entries, where the list stands, and where its n-th entry does.
 
-    entries: tuple[tuple[str, Span], ...]
+    A place is looked for when there is something to complain of: a million of them would be most of the memory.
+    """
+
+    entries: tuple[str, ...]
+    place: Callable[[int], Span]
     span: Span
     used: bool = False
 
@@ -71,17 +76,23 @@ class Lists:
         return self._matchers[key]
 
     def _make_matcher(self, named: _List, kind: Kind) -> Matches | None:
-        entries: list[match.Entry] = []
-        for text, span in named.entries:
+        wrong: list[int] = []
+        made = match.matcher(kind, self._entries(named, kind, wrong))
+        return None if wrong else made
+
+    def _entries(self, named: _List, kind: Kind, wrong: list[int]) -> Iterator[match.Entry]:
+        """Yield the entries as they are compared; complain of the others and add their numbers to `wrong`."""
+        for number, text in enumerate(named.entries):
             if text.startswith("!"):
                 hint = "use a second list with `not_in_list`"
-                self._notes.complain(span, f"{shown(text)}: a list has no exceptions", hint)
+                self._notes.complain(named.place(number), f"{shown(text)}: a list has no exceptions", hint)
+                wrong.append(number)
                 continue
             try:
-                entries.append(match.read(kind, text))
+                yield match.read(kind, text)
             except ValueError as e:
-                self._notes.complain(span, *map(str, e.args))
-        return match.matcher(kind, entries) if len(entries) == len(named.entries) else None
+                self._notes.complain(named.place(number), *map(str, e.args))
+                wrong.append(number)
 
     def _read(self, data: Data) -> None:
         if data is None:
@@ -96,53 +107,86 @@ class Lists:
                     path, f"a list cannot be called {shown(name)}", "small letters, digits, `-`, `_` and `.`"
                 )
                 continue
-            entries: tuple[tuple[str, Span], ...] = ()
+            entries: tuple[str, ...] = ()
+            span = self._notes.document.key_span(path)
+            place = _at(span)
             if isinstance(given, list):
-                entries = self._inline_entries(given, path)
+                entries, place = self._inline_entries(given, path)
             elif isinstance(given, dict):
-                entries = self._file_entries(given, path)
+                entries, place = self._file_entries(given, path)
             else:
                 self._notes.at(path, f"a list is written as `[a, b]` or `{{file: NAME}}`, not {shown(given)}")
             if len(entries) > MAX_LIST_ENTRIES:
                 self._notes.at(path, f"a list has at most {MAX_LIST_ENTRIES} entries")
                 entries = ()
-            self._lists[name] = _List(entries, self._notes.document.key_span(path))
+            self._lists[name] = _List(entries, place, span)
 
-    def _inline_entries(self, data: list[Data], path: Path) -> tuple[tuple[str, Span], ...]:
-        entries: list[tuple[str, Span]] = []
+    def _inline_entries(self, data: list[Data], path: Path) -> tuple[tuple[str, ...], Callable[[int], Span]]:
+        entries: list[str] = []
+        places: list[Path] = []
         for item, where in items_of(data, path):
             if isinstance(item, str) and item.strip():
-                entries.append((item.strip(), self._notes.document.span(where)))
+                entries.append(item.strip())
+                places.append(where)
             else:
                 self._notes.at(where, f"an entry of a list is text, not {shown(item)}")
-        return tuple(entries)
+        return tuple(entries), lambda number: self._notes.document.span(places[number])
 
-    def _file_entries(self, data: dict[str, Data], path: Path) -> tuple[tuple[str, Span], ...]:
+    def _file_entries(
+        self, data: dict[str, Data], path: Path
+    ) -> tuple[tuple[str, ...], Callable[[int], Span]]:
+        nothing = (), _at(self._notes.document.key_span(path))
         self._notes.keys(data, path, ("file",), "key of a list")
         file = data.get("file")
         where: Path = (*path, "file")
         if not isinstance(file, str) or not file:
             self._notes.at(where, f"`file` wants the name of a file, not {shown(file)}")
-            return ()
+            return nothing
         if self._read_list is None:
             self._notes.at(where, f"the list {shown(file)} cannot be read here")
-            return ()
+            return nothing
         try:
             text = self._read_list(file)
         except ConfigError as e:
             self._notes.at(
                 where, f"the list {shown(file)} cannot be used", "; ".join(c.message for c in e.complaints)
             )
-            return ()
+            return nothing
         except (OSError, ValueError) as e:
             reason = e.strerror if isinstance(e, OSError) and e.strerror else "it is no text"
             self._notes.at(where, f"the list {shown(file)} cannot be read", reason)
-            return ()
+            return nothing
         self.texts.append(text)
-        entries: list[tuple[str, Span]] = []
+        return tuple(_in_file(text)), _places_in(file, text)
+
+
+def _at(span: Span) -> Callable[[int], Span]:
+    """Return what says of every entry that it stands at `span`."""
+    return lambda _number: span
+
+
+def _in_file(text: str) -> Iterator[str]:
+    """Yield the entries of a list's file: one a line, without comments and blank lines."""
+    for line in text.split("\n"):
+        entry = line.partition("#")[0].strip()
+        if entry:
+            yield entry
+
+
+def _places_in(file: str, text: str) -> Callable[[int], Span]:
+    """Return what finds the place of the n-th entry of a list's file."""
+
+    @lru_cache(maxsize=1)
+    def lines() -> tuple[tuple[int, int], ...]:
+        found = []
         for number, line in enumerate(text.split("\n"), start=1):
             entry = line.partition("#")[0].strip()
             if entry:
-                column = line.index(entry) + 1
-                entries.append((entry, Span(file=file, line=number, column=column)))
-        return tuple(entries)
+                found.append((number, line.index(entry) + 1))
+        return tuple(found)
+
+    def place(number: int) -> Span:
+        line, column = lines()[number]
+        return Span(file=file, line=line, column=column)
+
+    return place

@@ -12,11 +12,12 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import replace
+from datetime import date
 
 from authmilter import documents, grammar
 from authmilter.documents import Data, Document, Path
 from authmilter.errors import Complaint, ConfigError, PolicyError, Span
-from authmilter.policy import lint
+from authmilter.policy import exceptions, lint
 from authmilter.policy.conditions import Conditions, text_of
 from authmilter.policy.lists import Lists, ReadList
 from authmilter.policy.notes import Notes, items_of, near, shown
@@ -38,6 +39,7 @@ from authmilter.policy.rules import (
     ReplySpec,
     Rule,
     TagSpec,
+    asks,
 )
 from authmilter.policy.template import Template
 from authmilter.verdict import OverrideReason
@@ -59,6 +61,7 @@ POLICY_KEYS = (
     "quarantine_by",
     "would_have_header",
     "lists",
+    "exceptions",
     "rules",
     "default",
 )
@@ -98,7 +101,7 @@ _PROTECTED = frozenset(
 _PROTECTED_PREFIXES = ("content-", "arc-", "bimi-", "resent-")
 
 
-def load(text: str, file: str, *, read_list: ReadList | None = None) -> Policy:
+def load(text: str, file: str, *, read_list: ReadList | None = None, today: date | None = None) -> Policy:
     """Read a policy.
 
     Args:
@@ -106,6 +109,7 @@ def load(text: str, file: str, *, read_list: ReadList | None = None) -> Policy:
         file: its name, for complaints; without a `name:` in it, its last part is the policy's name.
         read_list: returns the text of a list's file, by the name the policy gives; may raise ConfigError or
             OSError. Without it lists from files are a mistake.
+        today: the day, for warnings of exceptions that have expired; without it there are none.
 
     Raises:
         PolicyError: with every mistake found.
@@ -122,7 +126,7 @@ def load(text: str, file: str, *, read_list: ReadList | None = None) -> Policy:
         raise PolicyError(loader.notes.in_order())
     whole = "\0".join([text, *loader.lists.texts]).encode("utf-8", "surrogatepass")
     hashed = hashlib.sha256(whole).hexdigest()[:16]
-    return replace(policy, digest=hashed, warnings=lint.warnings(policy))
+    return replace(policy, digest=hashed, warnings=lint.warnings(policy, today))
 
 
 class _Loader:
@@ -163,8 +167,12 @@ class _Loader:
         name = self._name(data)
         rules = self._rules(data.get("rules"))
         default = self._default(data)
+        excepted = exceptions.read(self.notes, data.get("exceptions"))
         if default is None:
             return None
+        reads = set(self._conditions.methods)
+        if any(asks(rule.conditions, "exception.") for rule in rules):
+            reads |= {"dmarc", *(way for each in excepted for way in each.proven_by)}
         single = self._conditions.recipient_facts
         return Policy(
             name=name,
@@ -175,7 +183,8 @@ class _Loader:
             quarantine_by=self._quarantine_by,
             would_have_header=would or "",
             lists=self.lists.named(),
-            reads=frozenset(self._conditions.methods),
+            exceptions=excepted,
+            reads=frozenset(reads),
             recipient_key="address" if "rcpt.address" in single else "domain" if single else "",
             tag_names=frozenset(self._tag_names),
         )

@@ -10,6 +10,7 @@ complaint as text, and perhaps a hint as second argument; `matches` never raises
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -188,12 +189,19 @@ class Names:
         )
 
 
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}", re.ASCII)
+
+
 def network(text: str) -> Network:
     """Read an IP address or CIDR network; IPv4-mapped IPv6 becomes IPv4, as in `client.ip`.
 
     Raises:
         ValueError: it is none; the second argument hints at the network that was meant.
     """
+    if _IPV4.fullmatch(text):  # most entries of long lists; the library takes four times as long
+        a, b, c, d = map(int, text.split("."))
+        return ipaddress.IPv4Network((a << 24 | b << 16 | c << 8 | d, 32))
     try:
         found = ipaddress.ip_network(text, strict=False)
     except ValueError:

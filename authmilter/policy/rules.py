@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from authmilter.errors import Complaint, Span
+from authmilter.policy.exceptions import ForwarderException
 from authmilter.policy.facts import Facts
 from authmilter.policy.match import Matches, Range
 from authmilter.policy.template import Template
@@ -38,6 +39,7 @@ __all__ = [
     "ReplySpec",
     "Rule",
     "TagSpec",
+    "asks",
 ]
 
 
@@ -234,6 +236,17 @@ class Rule:
     span: Span = Span(file="")
 
 
+def asks(conditions: tuple[Condition, ...], prefix: str) -> bool:
+    """True if one of the conditions is about a fact whose name begins with `prefix`."""
+    for part in conditions:
+        if isinstance(part, Leaf):
+            if part.fact.startswith(prefix):
+                return True
+        elif asks((part.part,) if isinstance(part, Not) else part.parts, prefix):
+            return True
+    return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedList:
     """A list as the policy names it: how many entries, and whether a rule uses it."""
@@ -261,6 +274,7 @@ class Policy:
     quarantine_by: QuarantineBy = QuarantineBy.HOLD
     would_have_header: str = ""
     lists: tuple[NamedList, ...] = ()
+    exceptions: tuple[ForwarderException, ...] = ()
     reads: frozenset[str] = frozenset()
     recipient_key: str = ""
     tag_names: frozenset[str] = frozenset()

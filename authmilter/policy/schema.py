@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from authmilter.policy.conditions import OPERATORS, list_operators
+from authmilter.policy.exceptions import EXCEPTION_KEYS, PROOFS
 from authmilter.policy.facts import SCHEMA, Fact, Kind
 from authmilter.policy.loader import ACTION_KEYS, DEFAULT_KEYS, POLICY_KEYS, RULE_KEYS
 from authmilter.policy.rules import ActionKind, Mode, OnMixed, QuarantineBy
@@ -48,6 +49,19 @@ def _object(properties: _Schema, **more: object) -> _Schema:
     return {"type": "object", "additionalProperties": False, "properties": properties, **more}
 
 
+_EXCEPTION_PARTS: _Schema = {
+    "author": _TEXT,
+    "forwarder": _TEXT,
+    "proven_by": {"anyOf": _one_or_more({"enum": list(PROOFS)})},
+    "owner": {**_TEXT, "maxLength": 200},
+    "reason": {**_TEXT, "maxLength": 200},
+    "expires": {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"},
+}
+_EXCEPTION: _Schema = _object(
+    {key: _EXCEPTION_PARTS[key] for key in EXCEPTION_KEYS},
+    required=[key for key in EXCEPTION_KEYS if key != "proven_by"],
+)
+
 _POLICY: _Schema = {
     "version": {"const": 1},
     "name": _TEXT,
@@ -62,6 +76,7 @@ _POLICY: _Schema = {
             "anyOf": [{"type": "array", "items": _TEXT}, _object({"file": _TEXT}, required=["file"])]
         },
     },
+    "exceptions": {"type": ["array", "null"], "items": _EXCEPTION},
     "rules": {"type": ["array", "null"], "items": {"$ref": "#/$defs/rule"}},
     "default": {
         "anyOf": [

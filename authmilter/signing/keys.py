@@ -34,6 +34,7 @@ from authmilter.ports import Resolver
 from authmilter.text import printable
 
 __all__ = [
+    "FileAccess",
     "KeyKind",
     "KeyProblem",
     "KeyRing",
@@ -363,8 +364,31 @@ def write_key(file: Path, key: SigningKey) -> None:
     write_file(file, key.pem(), new=True)
 
 
-def write_file(file: Path, data: bytes, *, new: bool) -> None:
-    """Write a file that only its owner may read; it and its name are on the disk when this returns.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileAccess:
+    """Whom a file that root makes for the service is for."""
+
+    uid: int
+    gid: int
+    mode: int
+
+    @classmethod
+    def like(cls, folder: Path) -> FileAccess | None:
+        """Return what suits a folder, or None where we are not root and the file is ours; raises OSError."""
+        if os.geteuid() != 0:
+            return None
+        status = folder.stat()
+        group_reads = status.st_uid == 0 and status.st_gid != 0
+        return cls(uid=status.st_uid, gid=status.st_gid, mode=0o640 if group_reads else 0o600)
+
+    def give(self, descriptor: int) -> None:
+        """Apply it to an open file; raises OSError."""
+        os.fchown(descriptor, self.uid, self.gid)
+        os.fchmod(descriptor, self.mode)
+
+
+def write_file(file: Path, data: bytes, *, new: bool, access: FileAccess | None = None) -> None:
+    """Write a file that only its owner (or `access`) may read; it and its name are on the disk when this returns.
 
     Raises:
         KeyMaterialError: it cannot be written, or is to be `new` and exists.
@@ -373,6 +397,8 @@ def write_file(file: Path, data: bytes, *, new: bool) -> None:
         how = os.O_EXCL if new else os.O_TRUNC
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | how | os.O_CLOEXEC, 0o600)
         try:
+            if access is not None:
+                access.give(descriptor)
             while data:
                 data = data[os.write(descriptor, data) :]
             os.fsync(descriptor)

@@ -1,12 +1,16 @@
 """The life of a domain's keys: pending -> active -> retiring -> retired.
 
-Keys made together are a `Generation`. A new one is *pending* until the DNS shows all its records; then it is *active*
-and the one before it *retiring*: for the grace time both sign, for verifiers that remember the old answer, then the
-old one signs no more, but its records stay until no queue can hold mail that it signed; then it is *retired*, and
-its records may be emptied (`p=`). No key file is ever deleted or written over here.
+Keys made together are a `Generation`. A new one is *pending* until the DNS has shown all its records for a while;
+then it is *active* and the one before it *retiring*: for the grace time both sign, for verifiers that remember the
+old answer, then the old one is stopped and signs no more, but its records stay until no queue can hold mail that it
+signed; then it is *retired*, and its records may be emptied (`p=`). No key file is ever deleted or written over here.
 
-The transitions (`begin`, `advance`) are pure. `Rotation` keeps the state in one file and can be stopped at any
-instant: a key is on the disk before the state names it, the state is replaced whole, and a selector is written
+Which keys sign is in the state alone, never in the clock: whoever reads the same state signs with the same keys,
+and a service that nobody tells to read it goes on with the old keys. So the wait for the queues begins when a
+service is known to have read the state that stopped a key (`confirm`), not when the state was written.
+
+The transitions (`begin`, `advance`, `confirm`) are pure. `Rotation` keeps the state in one file and can be stopped at
+any instant: a key is on the disk before the state names it, the state is replaced whole, and a selector is written
 together with the key it is for. What a stopped step leaves behind is a key that no state names, never a state that
 names no key; the next step makes another selector.
 
@@ -29,23 +33,40 @@ from typing import Protocol
 
 from authmilter import grammar
 from authmilter.dkim.crypto import KeyKind, SigningKey, generate_signing_key
-from authmilter.errors import KeyMaterialError, Span, StoreError
+from authmilter.errors import InvalidName, KeyMaterialError, Span, StoreError
 from authmilter.names import Domain
-from authmilter.signing.keys import KeySource, PublicationState, selector_from, sync_folder, write_file
-from authmilter.signing.table import SignerLine
+from authmilter.ports import Resolver
+from authmilter.signing.keys import (
+    FileAccess,
+    KeyProblem,
+    KeySource,
+    Publication,
+    PublicationState,
+    check_published,
+    load,
+    selector_from,
+    sync_folder,
+    write_file,
+)
+from authmilter.signing.table import SignerLine, SigningEntry
 
 __all__ = [
     "Disk",
     "Files",
     "Generation",
     "KeyState",
+    "Looked",
     "RotatedKey",
     "Rotation",
+    "RotationSettings",
     "RotationState",
     "Timing",
     "advance",
     "begin",
+    "confirm",
+    "due",
     "dump",
+    "look",
     "parse",
     "signer_lines",
 ]
@@ -57,17 +78,18 @@ _NEXT_FILE = "rotation.json.next"
 _LOCK_FILE = "rotation.lock"
 #: Selectors tried for one new key on one day.
 _MAX_TRIES = 100
-_MAX_STATE_OCTETS = 64 << 20
+#: A service reads no larger file: about 3000 generations of two keys.
+MAX_STATE_OCTETS = 1 << 20
 
 
 class KeyState(StrEnum):
     """Where in its life a generation is: a closed list."""
 
-    #: made, not used: the DNS has not shown it yet
+    #: made, not used: the DNS has not shown it for long enough
     PENDING = "pending"
     #: signs
     ACTIVE = "active"
-    #: signs for the grace time; its records must stay
+    #: signs for the grace time, then no more; its records must stay
     RETIRING = "retiring"
     #: signs no more, and nothing signed with it can be on its way: its records may be emptied
     RETIRED = "retired"
@@ -84,19 +106,35 @@ class RotatedKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """Keys of one domain that were made together; `since` is when `state` began, in seconds of the epoch."""
+    """Keys of one domain that were made together.
+
+    Attributes (times in seconds of the epoch):
+        since: when `state` began.
+        seen: of a pending one: since when the DNS has shown all its records, each time somebody looked.
+        stopped: of a retiring one: when the state said that it signs no more.
+        quiet: of a stopped one: when a service was first known to have read that.
+    """
 
     domain: Domain
     keys: tuple[RotatedKey, ...]
     state: KeyState
     since: int
+    seen: int | None = None
+    stopped: int | None = None
+    quiet: int | None = None
+
+    @property
+    def signs(self) -> bool:
+        """True if a service that reads this signs with it."""
+        return self.state is KeyState.ACTIVE or (self.state is KeyState.RETIRING and self.stopped is None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RotationState:
-    """All generations, oldest first."""
+    """All generations, oldest first; `taken` is False until a service is known to have read what signs now."""
 
     generations: tuple[Generation, ...] = ()
+    taken: bool = True
 
     def of(self, domain: Domain, state: KeyState) -> tuple[Generation, ...]:
         """Return a domain's generations in that state."""
@@ -110,10 +148,46 @@ class RotationState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """Seconds: `grace` is how long old and new both sign, `queue_life` how long mail may be on its way after that."""
+    """How long things last, in seconds.
 
+    Attributes:
+        propagation: how long the DNS must have shown a new key before it is used: other resolvers may remember for
+            a while that there was none.
+        grace: how long old and new both sign.
+        queue_life: how long mail may be on its way after its key signs no more.
+    """
+
+    propagation: int = 3600
     grace: int = 2 * 86400
     queue_life: int = 7 * 86400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RotationSettings:
+    """Which keys take turns, and how; one folder each.
+
+    Attributes:
+        folder: of the state and the keys.
+        patterns: `example.com`, `*.example.com` (authors below it, d=example.com).
+        template: of selectors, see `selector_from`.
+        kinds: which keys a generation has.
+        rsa_bits: of RSA keys.
+        timing: see there.
+        every: seconds after which an active generation is due to be replaced; None: only when somebody says so.
+    """
+
+    folder: Path
+    patterns: tuple[str, ...]
+    template: str = "{kind}-{date}"
+    kinds: tuple[KeyKind, ...] = (KeyKind.RSA, KeyKind.ED25519)
+    rsa_bits: int = 2048
+    timing: Timing = Timing()
+    every: int | None = 180 * 86400
+
+    @property
+    def domains(self) -> tuple[Domain, ...]:
+        """The domains that have keys, each once."""
+        return tuple(dict.fromkeys(Domain.parse(p.removeprefix("*.")) for p in self.patterns))
 
 
 # ----- the transitions: pure --------------------------------------------------------------------------------------
@@ -133,7 +207,7 @@ def begin(state: RotationState, domain: Domain, keys: Iterable[RotatedKey], now:
     if not new or len(set(selectors)) != len(new) or used & set(selectors):
         raise StoreError(f"{domain}: a generation needs keys, each under a selector never used before")
     generation = Generation(domain=domain, keys=new, state=KeyState.PENDING, since=now)
-    return RotationState(generations=(*state.generations, generation))
+    return replace(state, generations=(*state.generations, generation))
 
 
 def advance(
@@ -147,45 +221,137 @@ def advance(
         now: seconds of the epoch; a clock that runs back only delays.
         timing: see there.
     """
+    looked = [_seen(g, published, now) if g.state is KeyState.PENDING else g for g in state.generations]
     ready = {
         g.domain
-        for g in state.generations
-        if g.state is KeyState.PENDING
-        and all(published.get((g.domain, k.selector)) is PublicationState.PUBLISHED for k in g.keys)
+        for g in looked
+        if g.seen is not None and now - g.seen >= timing.propagation and _shown(g, published) is True
     }
     found: list[Generation] = []
-    for g in state.generations:
+    for g in looked:
         if g.state is KeyState.PENDING and g.domain in ready:
-            found.append(replace(g, state=KeyState.ACTIVE, since=now))
+            found.append(replace(g, state=KeyState.ACTIVE, since=now, seen=None))
         elif g.state is KeyState.ACTIVE and g.domain in ready:
             found.append(replace(g, state=KeyState.RETIRING, since=now))
-        elif g.state is KeyState.RETIRING and now - g.since >= timing.grace + timing.queue_life:
+        elif g.state is KeyState.RETIRING and g.stopped is None:
+            # A record that was emptied early (a stolen key) ends the grace time: another key signs.
+            over = now - g.since >= timing.grace or _shown(g, published) is False
+            found.append(replace(g, stopped=now) if over else g)
+        elif g.quiet is not None and g.state is KeyState.RETIRING and now - g.quiet >= timing.queue_life:
             found.append(replace(g, state=KeyState.RETIRED, since=now))
         else:
             found.append(g)
-    return RotationState(generations=tuple(found))
+    same = [g.signs for g in state.generations] == [g.signs for g in found]
+    return RotationState(generations=tuple(found), taken=state.taken and same)
 
 
-def _signs(generation: Generation, now: int, timing: Timing) -> bool:
-    if generation.state is KeyState.RETIRING:
-        return now - generation.since < timing.grace
-    return generation.state is KeyState.ACTIVE
+def _shown(generation: Generation, published: Mapping[tuple[Domain, str], PublicationState]) -> bool | None:
+    """Return whether the DNS shows every key; None: some question had no answer, and the others say yes."""
+    told = {published.get((generation.domain, k.selector), PublicationState.UNKNOWN) for k in generation.keys}
+    if told <= {PublicationState.PUBLISHED}:
+        return True
+    return None if told <= {PublicationState.PUBLISHED, PublicationState.UNKNOWN} else False
 
 
-def signer_lines(state: RotationState, now: int, timing: Timing, *, folder: Path) -> tuple[SignerLine, ...]:
-    """Return the lines of a `DomainTable` for all keys that sign now, the newest generation's first."""
+def _seen(
+    generation: Generation, published: Mapping[tuple[Domain, str], PublicationState], now: int
+) -> Generation:
+    match _shown(generation, published):
+        case True:
+            return generation if generation.seen is not None else replace(generation, seen=now)
+        case False:
+            return replace(generation, seen=None)
+        case None:
+            return generation
+
+
+def confirm(state: RotationState, now: int) -> RotationState:
+    """Note that a service has read the state: what was stopped is quiet from now on."""
+    return RotationState(
+        generations=tuple(
+            replace(g, quiet=now) if g.stopped is not None and g.quiet is None else g
+            for g in state.generations
+        )
+    )
+
+
+def due(state: RotationState, settings: RotationSettings, now: int) -> tuple[Domain, ...]:
+    """Return the domains that want a new generation: those without any, and those whose active one is old."""
+
+    def wants(domain: Domain) -> bool:
+        if state.of(domain, KeyState.PENDING):
+            return False
+        active = state.of(domain, KeyState.ACTIVE)
+        return not active or (
+            settings.every is not None and all(now - g.since >= settings.every for g in active)
+        )
+
+    return tuple(domain for domain in settings.domains if wants(domain))
+
+
+def signer_lines(state: RotationState, patterns: Iterable[str], *, folder: Path) -> tuple[SignerLine, ...]:
+    """Return the lines of a `DomainTable` for all keys that sign, the newest generation's first.
+
+    Args:
+        state: of the rotation.
+        patterns: as in `RotationSettings`.
+        folder: where state and keys are.
+    """
+    signing = [g for g in reversed(state.generations) if g.signs]
     return tuple(
         SignerLine(
-            pattern=g.domain.ascii,
+            pattern=pattern,
             selector=key.selector,
             key=KeySource(path=str(folder / key.file)),
             span=Span(file=str(folder / STATE_FILE)),
-            name=f"{folder / STATE_FILE}: {g.domain} ({g.state.value})",
+            name=f"signing.rotation: {pattern} {key.selector} ({g.state.value})",
         )
-        for g in reversed(state.generations)
-        if _signs(g, now, timing)
+        for pattern in patterns
+        for base in (Domain.parse(pattern.removeprefix("*.")),)
+        for g in signing
+        if g.domain == base
         for key in g.keys
     )
+
+
+# ----- what the DNS says ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """What the DNS says of every key by (domain, selector), and the keys that a service would refuse to load."""
+
+    found: Mapping[tuple[Domain, str], Publication]
+    problems: tuple[KeyProblem, ...] = ()
+
+    @property
+    def published(self) -> Mapping[tuple[Domain, str], PublicationState]:
+        """The same as `advance` takes it: a key that cannot be loaded is not there, so it is never used."""
+        return {place: one.state for place, one in self.found.items()}
+
+
+async def look(generations: Iterable[Generation], resolver: Resolver, *, folder: Path) -> Looked:
+    """Load the keys of some generations, as a service would, and ask the DNS for all of them at the same time."""
+    wanted = [
+        (g, key.selector, KeySource(path=str(folder / key.file))) for g in generations for key in g.keys
+    ]
+    ring = load(source for _, _, source in wanted)
+    # The files of retired keys may have been deleted.
+    needed = {source for g, _, source in wanted if g.state is not KeyState.RETIRED}
+    problems = [problem for problem in ring.problems if problem.source in needed]
+    places: list[tuple[Domain, str]] = []
+    entries: list[SigningEntry] = []
+    for g, selector, source in wanted:
+        if source in ring.keys:
+            try:
+                entry = SigningEntry(domain=g.domain, selector=selector, key=ring.keys[source])
+            except InvalidName as e:
+                problems.append(KeyProblem(source, str(e)))
+                continue
+            places.append((g.domain, selector))
+            entries.append(entry)
+    told = await check_published(entries, resolver)
+    return Looked(found=dict(zip(places, told, strict=True)), problems=tuple(problems))
 
 
 # ----- the state's text -------------------------------------------------------------------------------------------
@@ -198,14 +364,18 @@ def dump(state: RotationState) -> bytes:
             "domain": g.domain.ascii,
             "state": g.state.value,
             "since": g.since,
+            "seen": g.seen,
+            "stopped": g.stopped,
+            "quiet": g.quiet,
             "keys": [{"kind": k.kind.value, "selector": k.selector, "file": k.file} for k in g.keys],
         }
         for g in state.generations
     ]
-    return json.dumps({"version": _VERSION, "generations": generations}, indent=1).encode() + b"\n"
+    document = {"version": _VERSION, "taken": state.taken, "generations": generations}
+    return json.dumps(document, indent=1).encode() + b"\n"
 
 
-def parse(data: bytes) -> RotationState:
+def parse(data: bytes | str) -> RotationState:
     """Read what `dump` wrote.
 
     Raises:
@@ -221,13 +391,23 @@ def parse(data: bytes) -> RotationState:
                     domain=Domain.parse(g["domain"]),
                     state=KeyState(g["state"]),
                     since=int(g["since"]),
+                    seen=_time(g["seen"]),
+                    stopped=_time(g["stopped"]),
+                    quiet=_time(g["quiet"]),
                     keys=tuple(_key(k) for k in g["keys"]),
                 )
                 for g in document["generations"]
-            )
+            ),
+            taken=document["taken"] is True,
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise StoreError("the state of the keys cannot be read: it is damaged") from None
+
+
+def _time(value: object) -> int | None:
+    if value is not None and type(value) is not int:
+        raise ValueError("no time")
+    return value
 
 
 def _key(data: Mapping[str, str]) -> RotatedKey:
@@ -257,7 +437,11 @@ class Files(Protocol):
 
 
 class Disk:
-    """A real folder; what is written there only its owner may read."""
+    """A real folder; what is written there is for the service alone.
+
+    Files are their writer's (0600). Where root writes, they are made as the folder is, so that the service can read
+    them: they belong to the folder's owner (0600), or, if that is root, its group may read them (0640).
+    """
 
     __slots__ = ("_folder",)
 
@@ -268,12 +452,12 @@ class Disk:
         """Return a file's octets, or None if there is none."""
         try:
             with (self._folder / name).open("rb") as source:
-                data = source.read(_MAX_STATE_OCTETS + 1)
+                data = source.read(MAX_STATE_OCTETS + 1)
         except FileNotFoundError:
             return None
         except OSError as e:
             raise StoreError(f"{self._folder / name}: cannot be read: {e.strerror}") from None
-        if len(data) > _MAX_STATE_OCTETS:
+        if len(data) > MAX_STATE_OCTETS:
             raise StoreError(f"{self._folder / name}: is far too large")
         return data
 
@@ -282,12 +466,12 @@ class Disk:
         file = self._folder / name
         if file.exists():
             return False
-        write_file(file, data, new=True)
+        write_file(file, data, new=True, access=self._access())
         return True
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file, whether or not it exists."""
-        write_file(self._folder / name, data, new=False)
+        write_file(self._folder / name, data, new=False, access=self._access())
 
     def rename(self, old: str, new: str) -> None:
         """Give a file another name, in place of what has it."""
@@ -297,11 +481,20 @@ class Disk:
         except OSError as e:
             raise StoreError(f"{self._folder / new}: cannot be written: {e.strerror}") from None
 
+    def _access(self) -> FileAccess | None:
+        try:
+            return FileAccess.like(self._folder)
+        except OSError:
+            return None  # there is no folder: whoever opens a file in it says so
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes from changing the folder at the same time; a stopped process holds no lock."""
+        access = self._access()
         try:
             descriptor = os.open(self._folder / _LOCK_FILE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if access is not None:
+                access.give(descriptor)
         except OSError as e:
             raise StoreError(f"{self._folder / _LOCK_FILE}: cannot be written: {e.strerror}") from None
         try:
@@ -338,6 +531,17 @@ class Rotation:
         self._template = template
         self._kinds = kinds
         self._rsa_bits = rsa_bits
+
+    @classmethod
+    def of(cls, settings: RotationSettings, files: Files) -> Rotation:
+        """Return the rotation that the settings describe."""
+        return cls(
+            files,
+            timing=settings.timing,
+            template=settings.template,
+            kinds=settings.kinds,
+            rsa_bits=settings.rsa_bits,
+        )
 
     def state(self) -> RotationState:
         """Return the state; an empty one where there is no file yet.
@@ -383,6 +587,18 @@ class Rotation:
             self._save(after)
         return before, after
 
+    def confirm(self, now: datetime) -> RotationState:
+        """Note that a service has read the state as it stands; call it after the service said so. Harmless twice.
+
+        Raises:
+            StoreError: the state cannot be read or written.
+        """
+        before = self.state()
+        after = confirm(before, int(now.timestamp()))
+        if after != before:
+            self._save(after)
+        return after
+
     def _keep(self, domain: Domain, key: SigningKey, used: set[str], now: datetime) -> RotatedKey:
         """Write a new key under a selector that nothing has had, state or file."""
         base = selector_from(self._template, key.kind, now)
@@ -394,5 +610,11 @@ class Rotation:
         raise KeyMaterialError(f"{domain}: {_MAX_TRIES} selectors made of `{self._template}` have been used")
 
     def _save(self, state: RotationState) -> None:
-        self._files.write(_NEXT_FILE, dump(state))
+        data = dump(state)
+        if len(data) > MAX_STATE_OCTETS:
+            raise StoreError(
+                f"the state of the keys would have {len(data)} octets, more than a service reads "
+                f"({MAX_STATE_OCTETS}): divide the domains among several folders"
+            )
+        self._files.write(_NEXT_FILE, data)
         self._files.rename(_NEXT_FILE, STATE_FILE)

@@ -42,9 +42,11 @@ __all__ = [
     "NotSignedReason",
     "OnSigningError",
     "OnUnsafeBody",
+    "Risk",
     "Settled",
     "SignatureSettings",
     "SigningSettings",
+    "preview",
     "settle",
     "sign_message",
     "sign_plan_for",
@@ -119,6 +121,8 @@ class SigningSettings:
         daemon_names: {daemon_name}s whose mail is signed wherever it comes from (a content filter coming back).
         on_error: what happens where a line says that the mail is signed, and it cannot be.
         on_unsafe_body: what happens where a later hop may change the body.
+        warnings: what is unwise, for the administrator, a line each.
+        identity: names the lines and the public halves of all keys.
     """
 
     tables: tuple[Table, ...]
@@ -128,6 +132,8 @@ class SigningSettings:
     daemon_names: tuple[str, ...] = ()
     on_error: OnSigningError = OnSigningError.TEMPFAIL
     on_unsafe_body: OnUnsafeBody = OnUnsafeBody.SIGN_AND_WARN
+    warnings: tuple[str, ...] = ()
+    identity: str = ""
 
 
 _AUTHOR_REASONS = {
@@ -231,6 +237,17 @@ def settle(outcome: SigningPlan | NotSigned, facts: BodyFacts, settings: Signing
     unsafe = body_risks(facts)
     action = _UNSAFE_ACTIONS[settings.on_unsafe_body] if unsafe else Action.SIGN
     return Settled(action=action, risks=outcome.risks | unsafe)
+
+
+def preview(
+    raw: bytes, settings: SigningSettings, *, session: Session, origin: Origin
+) -> tuple[SigningPlan | NotSigned, Settled]:
+    """Decide about a whole message (CRLF line ends) and sign nothing: what `--explain` shows."""
+    message, start = Message.parse(raw)
+    outcome = sign_plan_for(session, origin, message, settings)
+    hasher = BodyHasher(frozenset(), watch=True)
+    hasher.update(raw[start:])
+    return outcome, settle(outcome, hasher.facts(), settings)
 
 
 def sign_message(

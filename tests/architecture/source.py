@@ -45,6 +45,8 @@ class Module:
         for item in _imports(self):
             if item.top != "authmilter":
                 continue
+            if item.name.endswith("_pb2"):
+                continue  # generated, and not among the modules
             # `from authmilter.dns import answer` names a module, `from authmilter.dns.answer import Found` a name in one
             name = item.name if item.name in known else item.name.rpartition(".")[0]
             assert name in known, f"{self.path}:{item.line}: imports {item.name}, which does not exist"
@@ -81,6 +83,8 @@ def modules() -> tuple[Module, ...]:
     found = []
     for file in sorted(PACKAGE.rglob("*.py")):
         path = file.relative_to(ROOT)
+        if path.name.endswith("_pb2.py"):
+            continue  # generated; the name of its package's `__init__` is enough to be imported
         parts = path.with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         text = file.read_text("utf-8")

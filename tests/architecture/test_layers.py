@@ -22,8 +22,8 @@ class Layer:
     why: str
 
 
-CHECKS = ("spf", "dkim", "dmarc", "iprev")
-DOORS = ("milter", "cli", "service", "library")
+CHECKS = ("spf", "dkim", "arc", "dmarc", "iprev", "bimi")
+DOORS = ("milter", "rpc", "cli", "service", "library")
 
 # The first layer that lists a module has it.
 LAYERS = (
@@ -31,7 +31,7 @@ LAYERS = (
         "vocabulary",
         (
             "deadline", "errors", "evidence", "grammar", "idn", "mail", "mailboxes", "message", "names", "text",
-            "verdict", "verdict_json", "dns.answer", "*.result",
+            "verdict", "verdict_json", "dns.answer", "bimi.evidence", "bimi.findings", "*.result",
         ),
         (),
         "values, frozen, without I/O; idn is the room of idna",
@@ -40,7 +40,7 @@ LAYERS = (
     Layer("ports", ("ports",), ("vocabulary",), "the ways to the outside world, as protocols"),
     Layer(
         "written",
-        ("milter.sockets", "dns.servers", "headers.settings", "dmarc.settings", "spf.limits"),
+        ("milter.sockets", "dns.servers", "headers.settings", "dmarc.settings", "bimi.settings", "arc.settings", "spf.limits", "rpc.settings", "rpc.tls_files"),
         ("vocabulary",),
         "the written form of a setting, beside the part that obeys it: the configuration checks with it, "
         "the part works with it",
@@ -49,8 +49,30 @@ LAYERS = (
     Layer("spf", ("spf.*",), ("vocabulary", "ports", "written"), "a check knows no other check"),
     Layer("dkim", ("dkim.*",), ("vocabulary", "ports", "written"), "a check knows no other check"),
     Layer("dmarc", ("dmarc.*",), ("vocabulary", "ports", "written"), "takes results of SPF and DKIM, not the checks"),
+    Layer(
+        "evidence",
+        (
+            "bimi.der", "bimi.fetch", "bimi.folder", "bimi.gzipped", "bimi.logotype", "bimi.store", "bimi.svg", "bimi.vmc",
+        ),
+        ("vocabulary", "ports", "written"),
+        "what BIMI records name, fetched and checked off the message's path; the check sees it as `bimi.evidence`",
+    ),
+    Layer("bimi", ("bimi.check", "bimi.eligibility", "bimi.record"), ("vocabulary", "ports", "written"), "takes results of DMARC, not the check"),
     Layer("iprev", ("iprev.*",), ("vocabulary", "ports", "written"), "a check knows no other check"),
+    Layer(
+        "inspection",
+        ("bimi.inspect",),
+        ("vocabulary", "ports", "written", "dns", "evidence", "bimi", "dmarc"),
+        "a domain's logo for a person who asks: the check and the documents, waited for",
+    ),
     Layer("headers", ("headers.*",), ("vocabulary", "written"), "text in, text out"),
+    Layer(
+        "arc",
+        ("arc.*",),
+        ("vocabulary", "ports", "written", "dkim", "headers"),
+        "the one check that works with another's parts: DKIM's keys, canonical forms and cryptography; reads others'"
+        " results with headers.foreign",
+    ),
     Layer("policy", ("policy.*",), ("vocabulary", "documents"), "pure: no ports, no DNS, no clock"),
     Layer("observe", ("observe.*",), ("vocabulary", "ports"), "implements a port"),
     Layer("origins", ("origins",), ("vocabulary",), "where a mail comes from, of the session alone"),
@@ -62,7 +84,7 @@ LAYERS = (
     ),
     Layer(
         "engine",
-        ("engine", "pipeline", "memory"),
+        ("engine", "pipeline", "memory", "questions"),
         ("vocabulary", "ports", "dns", "headers", "policy", "origins", "signing", "written", *CHECKS),
         "the one road",
     ),
@@ -72,7 +94,7 @@ LAYERS = (
         ("runtime",),
         (
             "vocabulary", "documents", "ports", "written", "dns", "headers", "policy", "observe", "origins", "signing",
-            "engine", "config", *CHECKS,
+            "engine", "config", "evidence", *CHECKS,
         ),
         "the composition root: the only one that knows everything below the doors",
     ),
@@ -83,10 +105,24 @@ LAYERS = (
         "a door: the wire and its sessions; what judges is handed in",
     ),
     Layer(
+        "rpc",
+        ("rpc.*",),
+        ("vocabulary", "ports", "written", "dns", "origins", "engine", "runtime"),
+        "a door: gRPC; the room of grpcio and protobuf",
+    ),
+    Layer(
+        "client",
+        ("client", "remote.*"),
+        ("vocabulary", "rpc"),
+        "asks the gRPC door, from anywhere; shares its messages and the One JSON",
+    ),
+    Layer(
         "service",
-        ("supervisor", "worker", "control", "startup", "systemd"),
-        ("vocabulary", "ports", "written", "milter", "observe", "config", "engine", "runtime"),
-        "the processes; a worker serves the milter door",
+        (
+            "supervisor", "supervise.*", "worker", "link", "grpc_role", "grpc_places", "control", "startup", "systemd",
+        ),
+        ("vocabulary", "ports", "written", "milter", "rpc", "observe", "config", "engine", "runtime"),
+        "the processes; a worker serves the milter door, or gRPC's",
     ),
     Layer(
         "library",
@@ -99,8 +135,8 @@ LAYERS = (
         ("cli.*", "__main__"),
         (
             "vocabulary", "documents", "ports", "written", "dns", "policy", "observe", "signing", "engine", "config",
-            "runtime",
-            "service",
+            "runtime", "evidence", "inspection",
+            "service", "client",
         ),
         "a door: the command line, which also starts the service",
     ),
@@ -169,7 +205,7 @@ def test_the_layers_allow_no_more_than_is_used() -> None:
 
 
 def test_nothing_below_imports_a_door() -> None:
-    allowed = {("service", "milter"), ("cli", "service")}
+    allowed = {("service", "milter"), ("service", "rpc"), ("client", "rpc"), ("cli", "service")}
     for layer in LAYERS:
         for door in set(layer.may_import) & set(DOORS):
             assert (layer.name, door) in allowed, f"{layer.name} may import the door {door}"
@@ -181,8 +217,11 @@ def test_doors_import_no_check() -> None:
 
 
 def test_checks_and_policy_know_each_other_by_results_only() -> None:
+    # ARC is made of DKIM's signatures and of Authentication-Results: the one that works with others' parts.
+    works_with = {"arc": {"dkim", "headers"}}
     for name in (*CHECKS, "headers", "policy"):
-        assert not set(BY_NAME[name].may_import) & {*CHECKS, "headers", "policy", "dns"}, name
+        others = set(BY_NAME[name].may_import) & {*CHECKS, "headers", "policy", "dns"}
+        assert others <= works_with.get(name, set()), name
 
 
 def test_a_packages_init_holds_a_docstring_and_nothing_else() -> None:
@@ -215,7 +254,7 @@ def test_a_packages_init_holds_a_docstring_and_nothing_else() -> None:
 def test_an_import_drags_in_no_further_library(imported: str, libraries: frozenset[str]) -> None:
     watched = (
         "spf", "dkim", "cryptography", "authres", "milter", "Milter", "dns", "yaml", "idna", "publicsuffixlist",
-        "uvloop", "pydantic", "click", "rich", "structlog", "grpc",
+        "uvloop", "pydantic", "click", "rich", "structlog", "grpc", "httpx", "lxml",
     )  # fmt: skip
     code = f"import sys, {imported}\nprint(*(n for n in {watched!r} if n in sys.modules))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
@@ -226,3 +265,13 @@ def test_the_service_loads_gpl_code_only_for_its_engine() -> None:
     code = "import sys, authmilter.supervisor, authmilter.worker, authmilter.cli.run\nprint('milter' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert ran.stdout.strip() == "False"
+
+
+def test_the_parent_of_all_processes_loads_no_grpc() -> None:
+    code = (
+        "import sys, authmilter.supervisor, authmilter.worker, authmilter.cli.run\n"
+        "authmilter.worker.preload()\n"
+        "print(*(n for n in ('grpc', 'google.protobuf') if n in sys.modules))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert ran.stdout.strip() == ""

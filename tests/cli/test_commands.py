@@ -68,10 +68,10 @@ def test_config_check_reads_the_policy_and_the_zone_that_it_names(tmp_path: Path
 
 def test_config_check_warns_of_what_surprises(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
-    file.write_text('grpc: {listen: ["127.0.0.1:50051"]}\n')
+    file.write_text('grpc: {listen: ["unix:/run/authmilter/grpc.sock"], socket_mode: "0666"}\n')
     ran = run("config", "check", "-c", file)
     assert ran.code == 0
-    assert "warning grpc.listen is set" in ran.out
+    assert "warning grpc.socket_mode lets everybody" in ran.out
 
 
 def test_config_show_prints_what_is_in_effect_and_can_be_read_again(tmp_path: Path) -> None:

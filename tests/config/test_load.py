@@ -315,7 +315,15 @@ def test_the_words_for_shipped_policies_are_those_that_are_shipped() -> None:
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ('grpc: {listen: ["127.0.0.1:50051"]}', "grpc.listen is set"),
+        (
+            "grpc: {listen: ['127.0.0.1:1'], identities: [{name: x, peers: [loopback], permissions: [sign]}]}",
+            "everybody on this machine may sign as `x`",
+        ),
+        ('grpc: {listen: ["unix:/a"], socket_mode: "0666"}', "grpc.socket_mode lets everybody"),
+        (
+            "grpc: {listen: ['0.0.0.0:1'], plaintext_on_public_addresses: i-know-that-mail-and-tokens-can-be-read-on-the-way}",
+            "mail and tokens can be read",
+        ),
         ("milter: {engine: libmilter, body_cap: 1M}", "milter.body_cap is ignored"),
         ("milter: {engine: libmilter, workers: 2}", "milter.workers is ignored"),
         ('milter: {listen: ["/a"], socket_mode: "0666"}', "lets everybody on this machine"),

@@ -75,7 +75,7 @@ def _is_explained(lines: list[str], number: int) -> bool:
 
 
 def test_the_sample_has_examples() -> None:
-    assert len(_examples()) == 12
+    assert len(_examples()) == 17
 
 
 @pytest.mark.parametrize(("name", "text"), _examples(), ids=[name for name, _ in _examples()])

@@ -13,6 +13,7 @@ from tests.support import dkim_keys
 from tests.support.postfix import PrivatePostfix
 from tests.support.scenarios import zone
 from tests.support.service import Service
+from tests.support.signing import logged
 
 pytestmark = pytest.mark.e2e
 
@@ -61,11 +62,12 @@ def test_submitted_mail_is_delivered_with_two_signatures_that_dkimpy_verifies(
         MESSAGE, mail_from="user@good.example", login="user@good.example", client_ip="203.0.113.5"
     )
     assert result.code == 250, service.log_text()[-2000:]
-    raw = postfix.delivered()[0].raw.replace(b"\n", b"\r\n")
+    mail = postfix.delivered()[0]
+    raw = mail.raw.replace(b"\n", b"\r\n")
     assert raw.count(b"DKIM-Signature: ") == 2
     for index in range(2):
         assert dkim.DKIM(raw).verify(idx=index, dnsfunc=_txt)
-    line = service.log_lines()[-1]
+    line = logged(service, mail)
     assert line["origin"] == "submission"
     assert line["signed"] == ["good.example/s1", "good.example/e1"]
 
@@ -78,12 +80,14 @@ def test_a_forged_submitter_is_not_signed(wired: tuple[Service, PrivatePostfix])
         ).code
         == 250
     )
-    assert b"DKIM-Signature" not in postfix.delivered()[0].header
-    assert service.log_lines()[-1]["not_signed"] == "sender_not_allowed"
+    mail = postfix.delivered()[0]
+    assert b"DKIM-Signature" not in mail.header
+    assert logged(service, mail)["not_signed"] == "sender_not_allowed"
 
 
 def test_mail_from_the_internet_is_not_signed(wired: tuple[Service, PrivatePostfix]) -> None:
     service, postfix = wired
     assert postfix.send(MESSAGE, mail_from="user@good.example", client_ip="192.0.2.10").code == 250
-    assert b"DKIM-Signature" not in postfix.delivered()[0].header
-    assert service.log_lines()[-1]["not_signed"] == "not_outbound"
+    mail = postfix.delivered()[0]
+    assert b"DKIM-Signature" not in mail.header
+    assert logged(service, mail)["not_signed"] == "not_outbound"

@@ -30,7 +30,9 @@ class Hand:
 
 def test_a_result_is_kept_until_its_time_and_the_least_used_goes_first() -> None:
     clock = Hand()
-    memory = ResultMemory(2, clock)
+    room = ResultMemory(clock=clock)
+    room.put("a", 1, 10)
+    memory = ResultMemory(2 * room.stats().octets, clock)
     memory.put("a", 1, 10)
     memory.put("b", 2, 10)
     assert memory.get("a") == 1
@@ -43,6 +45,23 @@ def test_a_result_is_kept_until_its_time_and_the_least_used_goes_first() -> None
     assert memory.get("a") is None
     memory.put("d", 4, 0)
     assert memory.get("d") is None
+    stats = memory.stats()
+    assert (stats.hits, stats.misses, stats.evictions, stats.entries) == (4, 3, 1, 1)
+
+
+def test_a_memory_is_bounded_in_octets_whatever_is_kept_in_it() -> None:
+    memory = ResultMemory(100_000)
+    for number in range(1000):
+        memory.put(number, ("x" * number, b"y" * 10), 100)
+        memory.put(number, ("x" * number, b"y" * 10), 100)  # (kept twice, counted once)
+        assert memory.stats().octets <= 100_000
+    assert 60 < memory.stats().entries < 120
+    memory.put("too large", "x" * 100_000, 100)
+    assert memory.get("too large") is None
+    nothing = ResultMemory(0)
+    nothing.put("a", 1, 100)
+    assert nothing.get("a") is None
+    assert nothing.stats().octets == 0
 
 
 def test_a_result_lives_as_long_as_its_first_answer_and_not_at_all_after_a_failure_or_with_a_macro() -> None:

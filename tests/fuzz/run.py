@@ -21,6 +21,7 @@ from rich.table import Table
 
 from tests.fuzz.test_parsers import ALPHABET, PARSERS, Parser
 from tests.support.attacks import ATTACKS
+from tests.support.marks import SVG, a_bundle, logotype
 from tests.support.nameserver import NameServer, wire_name
 from tests.support.scenarios import SCENARIOS, zone
 
@@ -38,7 +39,15 @@ def seeds() -> list[list[bytes]]:
     policies = [p.read_bytes() for p in (Path(__file__).resolve().parents[2] / "policies").glob("*.yaml")]
     messages = [s.message for s in SCENARIOS] + [a.message for a in ATTACKS if len(a.message) < 10_000]
     records = [str(text).encode() for text in texts]
-    return [messages, records, policies, _replies(), [_CONVERSATION], list(_ODDITIES)]
+    return [
+        messages,
+        records,
+        policies,
+        _replies(),
+        [_CONVERSATION],
+        list(_ODDITIES),
+        [SVG, a_bundle(), logotype()],
+    ]
 
 
 #: What `tests.fuzz.test_parsers` takes for a milter conversation: CONNECT to the end of the message, and QUIT.

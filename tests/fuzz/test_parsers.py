@@ -11,6 +11,7 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 from ipaddress import IPv4Address
 
@@ -19,6 +20,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authmilter import documents, engine, idn
+from authmilter.arc.chain import Chain, Link, MessageSignature, Seal
+from authmilter.arc.chain import read as read_chain
+from authmilter.arc.result import ArcResult, ArcSet, ArcStatus
+from authmilter.arc.settings import ArcSettings, TrustedSealers
+from authmilter.arc.trust import believe
+from authmilter.bimi import der
+from authmilter.bimi import record as bimi_record
+from authmilter.bimi.fetch import FetchFailure, FetchSettings, Target, parse_url
+from authmilter.bimi.logotype import Logotype, LogotypeError, read_logotype
+from authmilter.bimi.result import BimiRecord
+from authmilter.bimi.svg import SvgReport, check_svg
+from authmilter.bimi.vmc import MarkReport, TrustRoots, check_mark
 from authmilter.config import load as config_load
 from authmilter.config.model import Config
 from authmilter.dkim import key as dkim_key
@@ -87,6 +100,29 @@ def _lines(octets: bytes) -> list[tuple[bytes, bytes]]:
 
 def _signatures(octets: bytes) -> object:
     return read_signatures(Message(headers=(Header(b"DKIM-Signature", octets),)), DkimLimits())
+
+
+def _chain(octets: bytes) -> object:
+    """Each line is a field, of the three in turn."""
+    fields = tuple(Header(_ARC_FIELDS[n % 3], line) for n, line in enumerate(octets.split(b"\n")))
+    return read_chain(Message(headers=fields), ArcSettings())
+
+
+def _sealer_s_word(octets: bytes) -> object:
+    """What a trusted sealer says, whatever it is, in a chain that passes."""
+    domain = Domain.parse("sealer.example")
+    fields = [Header(name, b" i=1;" + octets) for name in _ARC_FIELDS]
+    link = Link(
+        1,
+        fields[0],
+        MessageSignature(header=fields[1], instance=1),
+        Seal(header=fields[2], instance=1, domain=domain),
+    )
+    passing = ArcResult(status=ArcStatus.PASS, sets=(ArcSet(instance=1, sealer=domain),), whole=True)
+    return believe(passing, (link,), domain, TrustedSealers(exact=frozenset({domain})))
+
+
+_ARC_FIELDS = (b"ARC-Authentication-Results", b"ARC-Message-Signature", b"ARC-Seal")
 
 
 def _road(octets: bytes) -> object:
@@ -184,8 +220,19 @@ PARSERS = [
     Parser("idn.to_unicode", _text(idn.to_unicode), (str,)),
     Parser("text.printable", lambda octets: printable(octets, 64), (str,)),
     Parser("dkim.signature", _signatures, (tuple,)),
+    Parser("arc.chain", _chain, (Chain,)),
+    Parser("arc.results", _sealer_s_word, (ArcResult,)),
+    Parser("headers.clauses", foreign.clauses_of, (tuple, foreign.Unparsable)),
     Parser("dkim.key", dkim_key.parse, (dkim_key.KeyRecord,)),
     Parser("dmarc.record", lambda octets: dmarc_record.select([octets]), (DmarcRecord, Absence)),
+    Parser(
+        "bimi.record",
+        lambda octets: bimi_record.select([b"v=BIMI1; l=https://" + octets]),
+        (BimiRecord, bimi_record.Fault),
+    ),
+    Parser(
+        "bimi.selector", lambda octets: bimi_record.read_selector(b" v=BIMI1; s=" + octets), (str, type(None))
+    ),
     Parser("spf.record", lambda octets: spf_record.read_record(b"v=spf1 " + octets), (spf_record.Record,)),
     Parser("headers.authserv_id", foreign.authserv_id_of, (str, foreign.Unparsable)),
     Parser("headers.foreign", foreign.read, (foreign.ForeignResults, foreign.Unparsable)),
@@ -198,6 +245,15 @@ PARSERS = [
     Parser("milter.decoder", lambda octets: Decoder().feed(octets), (list,), (RemoteProtocolError,)),
     Parser("milter.session", _conversation, (list,), (RemoteProtocolError,), 100_000),
     Parser("milter.listen", _text(ListenSpec.parse), (ListenSpec,), (InvalidName,)),
+    Parser("bimi.svg", check_svg, (SvgReport,)),
+    Parser("bimi.der", der.children, (tuple,), (der.DerError,)),
+    Parser("bimi.logotype", read_logotype, (Logotype,), (LogotypeError,)),
+    Parser(
+        "bimi.mark_certificate",
+        lambda octets: check_mark(octets, roots=TrustRoots(), now=datetime(2026, 11, 1, tzinfo=UTC)),
+        (MarkReport,),
+    ),
+    Parser("bimi.url", _text(lambda text: parse_url(text, FetchSettings())), (Target, FetchFailure)),
     # these read what administrators write; a tenth of the octets shows as well that time is linear in their number
     Parser(
         "documents",

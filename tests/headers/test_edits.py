@@ -498,6 +498,7 @@ def test_a_tag_with_an_impossible_name_is_not_written() -> None:
     utf8=st.booleans(),
 )
 @example(value="\U0001f600" * 2000, utf8=True)
+@example(value="000 " + "\U0001d400" * 17, utf8=True)
 def test_tag_values_are_folded(*, value: str, utf8: bool) -> None:
     written = tag_value(value, options=("SMTPUTF8",) if utf8 else ())
     lines = (b"X-Tag: " + written).split(b"\r\n")

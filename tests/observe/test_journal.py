@@ -44,10 +44,30 @@ def line_of(
 ) -> str:
     """Judge a message and return what was logged of it."""
     out = io.StringIO()
+    journal = LogJournal(make_log(settings, out), settings)
+    judge(journal, ZoneResolver(ZONE), mail_from, helo=helo, login=login)
+    return out.getvalue()
+
+
+def judged_line(*, settings: LogSettings) -> dict[str, Any]:
+    """Judge a message and return what was logged of it, read."""
+    line: dict[str, Any] = json.loads(line_of(settings=settings))
+    return line
+
+
+def judge(
+    journal: LogJournal,
+    resolver: ZoneResolver,
+    mail_from: str = "hidden.sender@example.com",
+    *,
+    helo: str = "mail.example.com",
+    login: str | None = None,
+) -> None:
+    """Judge a message with this journal."""
     built = runtime.build(
         Loaded(config=Config(), path=None, base=config_load.DEFAULT_PATH.parent),
-        journal=LogJournal(make_log(settings, out), settings),
-        resolver=ZoneResolver(ZONE),
+        journal=journal,
+        resolver=resolver,
         policy=loader.load(TALKATIVE, "talkative.yaml"),
     )
     session = Session(client_ip=parse_ip("192.0.2.1"), helo=parse_helo(helo), authenticated=login)
@@ -56,7 +76,6 @@ def line_of(
     )
     raw = b"From: hidden.author@example.com\r\n\r\nx\r\n"
     asyncio.run(engine.verify(raw, built, session=session, envelope=envelope))
-    return out.getvalue()
 
 
 def test_the_line_says_who_what_and_why() -> None:

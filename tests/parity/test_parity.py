@@ -1,4 +1,4 @@
-"""The same mail through every door gives the same verdict: milter, library, command line, batch.
+"""The same mail through every door gives the same verdict: milter, gRPC, library, command line, batch.
 
 Every door of a case starts from the same things: message, session, zone, configuration, time. What may differ is
 taken out before comparing: our id of the message, and times.
@@ -19,11 +19,13 @@ import pytest
 from click.testing import CliRunner
 
 from authmilter.cli.main import cli
+from authmilter.client import AsyncClient, to_dict
 from authmilter.engine import Runtime, Verification
 from authmilter.mail import Session
 from authmilter.milter.session import SessionFactory
 from authmilter.verdict_json import verdict_to_dict
 from tests.milter.client import Client, Conversation, Local, Outcome, deliver
+from tests.rpc.local import local, run
 from tests.support.attacks import ATTACKS, attack_zone
 from tests.support.rig import ENGINES
 from tests.support.road import NOW, Notes, a_runtime, travel
@@ -141,6 +143,24 @@ def _by_session(case: Case) -> tuple[dict[str, Any], Outcome]:
 @pytest.mark.parametrize("case", BY_MILTER, ids=lambda c: c.name)
 def test_milter_and_library_give_the_same_verdict(case: Case) -> None:
     assert _by_session(case)[0] == _by_engine(case)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_grpc_and_library_give_the_same_verdict(case: Case, tmp_path: Path) -> None:
+    async def asked() -> dict[str, object]:
+        async with local(tmp_path, config=case.full_config + "\n", resolver=case.zone) as server:
+            async with AsyncClient(server.target) as client:
+                answer = await client.verify(
+                    case.message,
+                    client_ip=case.client_ip,
+                    helo=case.helo,
+                    mail_from=case.mail_from,
+                    rcpt_to=case.rcpt_to,
+                    login=case.login,
+                )
+            return to_dict(answer.verdict)
+
+    assert _settled(run(asked)) == _by_engine(case)
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def test_rules_that_no_case_reaches_are_named() -> None:
         ("cases: []\ncase: 1", ["1:8: `cases` wants a list of 1 to 10000 cases, not an empty list", "2:1: unknown key `case` (did you mean `cases`?)"]),
         ("cases: [x]", ["1:9: a case is a mapping, not `x`"]),
         ("cases: [{facts: {tls: true}, expect: {rule: x}}]", ["1:9: the case has no `name` (say what it shows)"]),
-        ("cases: [{name: x}]", ["1:9: `expect` wants a mapping, not nothing (known: disposition, rule, reply, tags, quarantine_reason, override, would_have, ends_session, because)"]),
+        ("cases: [{name: x}]", ["1:9: `expect` wants a mapping, not nothing (known: disposition, rule, reply, tags, quarantine_reason, override, override_comment, would_have, ends_session, because)"]),
         ("cases: [{name: x, fact: 1, expect: {rule: x}}]", ["1:19: unknown key of a case `fact` (did you mean `facts`?)"]),
         ("cases: [{name: x, on_error: ignore, expect: {rule: x}}]", ["1:29: `on_error` cannot be `ignore` (known: tempfail, accept)"]),
         ("facts: 1\ncases: [{name: x, expect: {rule: x}}]", ["1:8: `facts` wants a mapping, not `1`"]),

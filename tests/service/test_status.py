@@ -86,8 +86,8 @@ def test_what_is_shown_is_ours_alone() -> None:
         "reloading": True, "generation": 2, "engine": "native", "listen": ["unix:/[x]"], "sessions": 0,
         "last_reload": {"error": "a:1:1: [bold]wrong\nb:2:2: worse", "seconds_ago": 61}, "sessions_waiting": 0,
         "restarts": 0, "sessions_closed": 0, "sessions_cut": 0,
-        "workers": [{"pid": 1, "generation": 2, "uptime_seconds": 7300, "sessions": 3, "messages": 5.0, "ready": False,
-                     "draining": False, "digest": "d"}],
+        "workers": [{"pid": 1, "role": "milter", "generation": 2, "uptime_seconds": 7300, "sessions": 3, "messages": 5.0,
+                     "ready": False, "draining": False, "digest": "d"}],
         "counters": {"rule{a[b]}": 2.0, "messages": 2.0, "messages{origin=internet}": 2.0, "notes{x}": 1.0,
                      "odd{": 1.0, "bugs{where=method:spf}": 1.0, "verdict_seconds": 0.004, "dns_questions": 5.0},
     }  # fmt: skip

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from authmilter.mail import Mail
 from authmilter.verdict import DeleteHeader, InsertHeader, Verdict
-from tests.support import dkim_keys
+from tests.support import arc, dkim_keys
 
 __all__ = ["ATTACKS", "AUTHSERV_ID", "RCPT", "VICTIM", "Attack", "attack_zone"]
 
@@ -539,6 +539,101 @@ def _cost_attacks() -> tuple[Attack, ...]:
     )  # fmt: skip
 
 
+def _arc_attacks() -> tuple[Attack, ...]:
+    """Chains that hold, and say that DMARC passed for the victim."""
+    passed = arc.AAR
+    trusted = "arc: {trusted_sealers: [sealer.example, second.example]}"
+    keys = arc.zone_of(ATTACKER, "sealer.example", "second.example")
+    theirs = arc.sealed(_FORGED, ATTACKER, results=passed)
+
+    def held(mail: Mail, verdict: Verdict) -> bool:
+        found = verdict.evidence.arc
+        return (
+            mail is not None
+            and found is not None
+            and found.status == "pass"
+            and found.dmarc_passed_at == 0
+            and verdict.decision.override is None
+        )
+
+    def failed(mail: Mail, verdict: Verdict) -> bool:
+        found = verdict.evidence.arc
+        return (
+            mail is not None and found is not None and found.status == "fail" and found.dmarc_passed_at == 0
+        )
+
+    taken = arc.sealed(_FORGED, "sealer.example", results=passed)
+    rows = {
+        "own-chain": (theirs, "", held),
+        "own-chain-though-others-are-trusted": (theirs, trusted, held),
+        "own-chain-of-three": (arc.sealed(arc.sealed(theirs, ATTACKER, results=passed), ATTACKER, results=passed), trusted, held),
+        "a-trusted-message-sealed-anew": (arc.sealed(taken.replace(b"hello", b"pay"), ATTACKER, results=passed), trusted, held),
+        "a-trusted-message-changed": (taken.replace(b"hello", b"pay"), trusted, failed),
+        "before-a-trusted-sealer": (arc.sealed(theirs, "sealer.example", results=b"mx; dmarc=fail header.from=victim.example; arc=pass"), trusted, held),
+    }  # fmt: skip
+    return tuple(
+        Attack(row=27, name=name, message=message, config=config, zone=keys, spf="pass", check=check)
+        for name, (message, config, check) in rows.items()
+    )
+
+
+_LOGO = b"BIMI-Location: v=BIMI1; l=https://evil.example/l.svg\r\nBIMI-Indicator: PHN2Zz4=\r\n"
+_BIMI_ON = "bimi: {enabled: true}\n"
+_BIMI_RECORD: dict[str, object] = {
+    "default._bimi.victim.example": {"TXT": ["v=BIMI1; l=https://victim.example/l.svg; a=https://victim.example/c.pem"]},
+    "other._bimi.victim.example": {"TXT": ["v=BIMI1; l=; a=;"]},
+}  # fmt: skip
+
+
+def _no_logo(problem: str, *, ignored: str | None = None) -> Check:
+    """No field of BIMI is left or added, and the reason is this one."""
+
+    def check(mail: Mail, verdict: Verdict) -> bool:
+        found = verdict.evidence.bimi
+        deleted = {e.name.lower() for e in verdict.edits if isinstance(e, DeleteHeader)}
+        there = {h.name.lower() for h in mail.message.headers if h.name.lower().startswith(b"bimi-")}
+        return (
+            found is not None
+            and found.problem == problem
+            and found.selector_ignored == ignored
+            and deleted == there - {b"bimi-selector"}
+            and not any(
+                _inserted(verdict, n) for n in (b"BIMI-Location", b"BIMI-Indicator", b"BIMI-Logo-Preference")
+            )
+        )
+
+    return check
+
+
+def _logo_attacks() -> tuple[Attack, ...]:
+    """The victim's logo beside a mail that the victim did not sign whole (row 50, and what rows 32 and 34 make of it)."""
+    author = "Victim <news@victim.example>"
+    path, helo = "<news@victim.example>", "mail.victim.example"
+    selector = b"BIMI-Selector: v=BIMI1; s=other\r\n"
+    return (
+        Attack(
+            row=50, name="spf-alone-from-a-shared-provider", message=_message(author, above=_LOGO), genuine=True, code=250,
+            dmarc="pass", spf="pass", config=_BIMI_ON, zone=_BIMI_RECORD, check=_no_logo("no_aligned_dkim"), mail_from=path, client_ip=VICTIM_IP, helo=helo,
+        ),
+        Attack(
+            row=50, name="signed-by-the-provider", message=_signed(_message(author, above=_LOGO)), genuine=True, code=250,
+            dmarc="pass", spf="pass", config=_BIMI_ON, zone=_BIMI_RECORD, check=_no_logo("no_aligned_dkim"), mail_from=path, client_ip=VICTIM_IP, helo=helo,
+        ),
+        Attack(
+            row=50, name="fields-of-its-own-beside-a-true-signature", message=_LOGO + _by_victim(_message(author)),
+            genuine=True, code=250, dmarc="pass", config=_BIMI_ON, zone={"default._bimi.victim.example": {"TXT": ["v=BIMI1; l=https://victim.example/l.svg"]}}, check=_no_logo("no_certificate"),
+        ),
+        Attack(
+            row=32, name="another-selector-above-a-true-signature", message=selector + _by_victim(_message(author)),
+            genuine=True, code=250, dmarc="pass", config=_BIMI_ON, zone={**_BIMI_RECORD, "default._bimi.victim.example": {"TXT": ["v=BIMI1; l=https://victim.example/l.svg"]}}, check=_no_logo("no_certificate", ignored="unsigned"),
+        ),
+        Attack(
+            row=34, name="appended-behind-l", message=_by_victim(_message(author), tags={"l": "8"}) + b"More.\r\n", genuine=True,
+            code=250, dmarc="pass", config=_BIMI_ON + "dkim: {unsigned_body: accept}\n", zone=_BIMI_RECORD, check=_no_logo("no_aligned_dkim"),
+        ),
+    )  # fmt: skip
+
+
 ATTACKS: tuple[Attack, ...] = (
     *_envelope_attacks(),
     *_two_authors(),
@@ -546,4 +641,6 @@ ATTACKS: tuple[Attack, ...] = (
     *_signature_attacks(),
     *_header_attacks(),
     *_cost_attacks(),
+    *_logo_attacks(),
+    *_arc_attacks(),
 )

@@ -30,6 +30,7 @@ __all__ = [
     "SmtpResult",
     "free_port",
     "package_root",
+    "program",
     "smtp_answers",
     "smtp_send",
     "wait_until",
@@ -40,9 +41,9 @@ _MAIL_OWNER, _SETGID_GROUP, _DELIVERY_USER = "uucp", "news", "games"
 CACHE = Path(os.environ.get("AUTHMILTER_E2E_CACHE", str(Path(__file__).resolve().parents[2] / ".e2e")))
 
 
-def package_root(*packages: str) -> Path:
-    """Return a folder with these Debian packages unpacked; downloads them once."""
-    target = CACHE / "-".join(packages)
+def package_root(*packages: str, called: str = "") -> Path:
+    """Return a folder (named for them, or as `called`) with these Debian packages unpacked; downloads them once."""
+    target = CACHE / (called or "-".join(packages))
     if (target / ".done").exists():
         return target
     target.mkdir(parents=True, exist_ok=True)
@@ -56,6 +57,28 @@ def package_root(*packages: str) -> Path:
             subprocess.run(["dpkg", "-x", str(deb), str(target)], check=True)
     (target / ".done").touch()
     return target
+
+
+def program(package: str, path: str) -> tuple[Path, dict[str, str]]:
+    """Return the root folder under which a Debian package's program is, and the environment that it needs.
+
+    Where the machine has it, that is `/`. Elsewhere the package and what it needs and the machine lacks are
+    downloaded and unpacked into a folder, so that a test installs nothing.
+    """
+    if Path(path).exists():
+        return Path("/"), {}
+    target = CACHE / f"{package}-whole"
+    if not (target / ".done").exists():
+        said = subprocess.run(
+            ["apt-get", "install", "--simulate", "--no-install-recommends", package],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        needed = [line.split()[1] for line in said.splitlines() if line.startswith("Inst ")]
+        package_root(*needed, called=target.name)
+    libraries = sorted({str(file.parent) for file in target.rglob("*.so*")})
+    return target, {"LD_LIBRARY_PATH": ":".join(libraries)}
 
 
 def free_port() -> int:

@@ -9,7 +9,7 @@ import zlib
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from tests.support import dkim_keys
+from tests.support import arc, dkim_keys
 
 __all__ = ["AUTHSERV_ID", "RCPT", "SCENARIOS", "Scenario", "a_message", "signed", "zone"]
 
@@ -52,7 +52,7 @@ def zone() -> dict[str, object]:
     for name in ("good.example", "quar.example", "attacker.example"):
         found[f"s1._domainkey.{name}"] = {"TXT": [dkim_keys.rsa_key().record]}
         found[f"e1._domainkey.{name}"] = {"TXT": [dkim_keys.ed25519_key().record]}
-    return found
+    return {**found, **arc.zone_of("sealer.example", "second.example")}
 
 
 def a_message(
@@ -133,6 +133,11 @@ def _scenarios() -> tuple[Scenario, ...]:
             spf="pass", dkim=("pass", "pass"), dmarc="pass",
             headers_gone=(b"dmarc=pass header.from=bank.example", b"MX.Recv.Example", b"BIMI-Location"),
             headers_kept=(b"Authentication-Results: other.example; spf=pass",),
+        ),
+        Scenario(
+            name="arc-chain", about="sealed by two hops, of which the first added a footer after it",
+            message=arc.sealed(arc.sealed(good, "sealer.example") + b"-- \r\na list\r\n", "second.example"),
+            spf="pass", dkim=("fail", "fail"), dmarc="pass",
         ),
         Scenario(
             name="null-sender", about="a bounce: SPF checks postmaster@HELO",

@@ -64,23 +64,29 @@ FEATURE(`accept_unqualified_senders')dnl
 DAEMON_OPTIONS(`Port={port}, Addr=127.0.0.1, Name=MTA')dnl
 DAEMON_OPTIONS(`Port={submission_port}, Addr=127.0.0.1, Name=ORIGINATING')dnl
 INPUT_MAIL_FILTER(`authmilter', `S={milter}, F=T, T=C:10s;S:30s;R:30s;E:2m')dnl
-MAILER(`smtp')dnl
+{features}MAILER(`smtp')dnl
 MAILER_DEFINITIONS
-Mfile, P=/bin/sh, F=ln8u, T=DNS/RFC822/X-Unix, A=sh {base}/deliver $u
+{mailers}Mfile, P=/bin/sh, F=ln8u, T=DNS/RFC822/X-Unix, A=sh {base}/deliver $u
 Mlocal, P=/bin/false, F=lsn, T=DNS/RFC822/X-Unix, A=false
 Mprog, P=/bin/false, F=lsn, T=X-Unix/X-Unix/X-Unix, A=false
 LOCAL_RULE_0
-R$+ < @ recv.example . > $*	$#file $@ recv.example $: $1 @ recv.example
+{rules}R$+ < @ recv.example . > $*	$#file $@ recv.example $: $1 @ recv.example
 """
 
 
 @dataclass
 class PrivateSendmail:
-    """Start with `with`; `milter` is Sendmail's form (`inet:8891@127.0.0.1`, `unix:/path`)."""
+    """Start with `with`; `milter` is Sendmail's form (`inet:8891@127.0.0.1`, `unix:/path`).
+
+    `features`, `mailers` and `rules` (of LOCAL_RULE_0) are further lines of its m4 file, each with its line end.
+    """
 
     milter: str
     port: int = 0
     submission_port: int = 0
+    features: str = ""
+    mailers: str = ""
+    rules: str = ""
 
     def __enter__(self) -> Self:
         self.root = package_root(*_PACKAGES)
@@ -100,8 +106,9 @@ class PrivateSendmail:
         libs = ":".join(sorted({str(f.parent) for f in self.root.rglob("*.so.*")}))
         self._env = {"LD_LIBRARY_PATH": libs, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TZ": "UTC"}
         text = _MC.format(
-            base=self.base, port=self.port, submission_port=self.submission_port, milter=self.milter
-        )
+            base=self.base, port=self.port, submission_port=self.submission_port, milter=self.milter,
+            features=self.features, mailers=self.mailers, rules=self.rules,
+        )  # fmt: skip
         made = subprocess.run(
             [str(self.root / "usr/bin/m4"), f"-D_CF_DIR_={cf}/", str(cf / "m4/cf.m4"), "-"],
             input=text.encode(), capture_output=True, check=True, env=self._env,

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +21,7 @@ from typing import Any, Self
 
 import pytest
 
+from authmilter.observe.lines import GATHER
 from tests.support.postfix import free_port, wait_until
 
 __all__ = ["ROOT", "Service", "python_of"]
@@ -156,7 +158,7 @@ class Service:
             entry = pwd.getpwnam(self.user)
             uid, gid = entry.pw_uid, entry.pw_gid
             for path in (self.base, *self.base.iterdir()):
-                os.chown(path, uid, gid)
+                os.chown(path, uid, gid, follow_symlinks=False)
             python, more = python_of(uid)
             env |= more
         with self.log_file.open("ab") as log:
@@ -219,9 +221,13 @@ class Service:
         return self.log_file.read_text("utf-8", "replace") if self.log_file.exists() else ""
 
     def log_lines(self, event: str = "message") -> list[dict[str, Any]]:
-        """Its log lines of one kind."""
+        """Its log lines of one kind; those of messages are written in batches, so it waits until no more come."""
+        text, before = self.log_text(), None
+        while event == "message" and text != before:
+            time.sleep(2 * GATHER)
+            before, text = text, self.log_text()
         found = []
-        for line in self.log_text().splitlines():
+        for line in text.splitlines():
             if line.startswith("{"):
                 item = json.loads(line)
                 if item.get("event") == event:

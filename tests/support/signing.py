@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
+from typing import Any
 
 from authmilter.dkim.canonical import BodyHasher
 from authmilter.dkim.crypto import KeyKind, SigningKey, generate_signing_key
 from authmilter.dkim.sign import SignatureSettings, SigningEntry, SigningPlan, body_needs, finish, plan
 from authmilter.message import Message
 from authmilter.names import Domain
+from tests.support.postfix import Delivered, SmtpResult, wait_until
+from tests.support.service import Service
 
 #: when the tests sign
 SIGNED_AT = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -61,3 +65,17 @@ def sign_values(
 def with_signatures(raw: bytes, values: Iterable[bytes]) -> bytes:
     """Put the fields on top, as the MTA writes them."""
     return b"".join(b"DKIM-Signature: " + value + b"\r\n" for value in values) + raw
+
+
+def logged(service: Service, mail: Delivered | SmtpResult) -> dict[str, Any]:
+    """Wait for the line about a message: its Received fields, or the reply, have an id that the line has too."""
+    text = mail.header.decode("utf-8", "replace") if isinstance(mail, Delivered) else mail.text
+    ids = set(re.findall(r"\bid (\w+)", text))
+    found: list[dict[str, Any]] = []
+
+    def there() -> bool:
+        found[:] = [line for line in service.log_lines() if {line["id"], line["queue_id"]} & ids]
+        return bool(found)
+
+    wait_until(there, 10, lambda: f"the line of {ids}\n{service.log_text()[-2000:]}")
+    return found[0]

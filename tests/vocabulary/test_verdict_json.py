@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
 from ipaddress import ip_address
@@ -14,6 +14,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from authmilter.bimi.evidence import Indicator
 from authmilter.dkim.result import DkimProblem, DkimResult, DkimStatus
 from authmilter.dmarc.result import (
     AlignedBy,
@@ -73,7 +74,7 @@ TEXTS: dict[type, object] = {
     bytes: b"octets",
 }
 #: The one field that is left out: the message itself.
-LEFT_OUT = {(Message, "headers"), (Message, "_index")}
+LEFT_OUT = {(Message, "headers"), (Message, "_index"), (Indicator, "svg")}
 
 
 def a_verdict(**changes: Any) -> Verdict:
@@ -114,7 +115,7 @@ def whole(kind: type) -> Any:
     hints = get_type_hints(kind)
     values = {}
     for f in fields(kind):
-        if (kind, f.name) not in LEFT_OUT:
+        if (kind, f.name) not in LEFT_OUT or f.default is MISSING:
             values[f.name] = next(iter(examples(hints[f.name])))
     return kind(**values)
 

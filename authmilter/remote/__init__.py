@@ -1,0 +1,1 @@
+"""The parts of `authmilter.client`: a client of the gRPC service."""
