@@ -2,6 +2,9 @@
 PY      := .venv/bin/python
 VENV    := .venv/.ready
 APT     := python3 python3-venv python3-dev gcc libmilter-dev ca-certificates
+# for what only test-full needs: Node's gRPC client, and buf
+APT_FULL := nodejs npm
+FULL    := .venv/.full
 JOBS    ?= 2
 
 # Tests through real servers depend on a loaded machine's timing: what failed gets one second try, said aloud.
@@ -25,7 +28,11 @@ run: $(VENV)        ## the service with its defaults, in the foreground
 test: $(VENV) check ## all units, suites, and one end-to-end pass per engine
 	$(PY) -m pytest -n $(JOBS) -m "not slow" || $(AGAIN) -m "not slow"
 
-test-full: $(VENV)  ## what is slow: Sendmail, faults, large and many
+$(FULL): $(VENV)
+	command -v npm >/dev/null || sh contrib/setup.sh $(APT_FULL)
+	@touch $@
+
+test-full: $(FULL)  ## what is slow: Sendmail, other programs (OpenDKIM, rspamd, buf, Node), faults, large and many
 	$(PY) -m pytest -m slow || $(AGAIN) -m slow
 
 check: $(VENV)      ## ruff and mypy --strict

@@ -82,7 +82,17 @@ class KeyMaterialError(AuthMilterError):
 
 
 class StoreError(AuthMilterError):
-    """What we keep in a file (the state of keys) cannot be read or written, or does not allow the step asked for."""
+    """What we keep in a file (the state of keys) cannot be read or written, or does not allow the step asked for.
+
+    Args:
+        message: why, in our words.
+        span: the place in the file, if there is one; it stands before the message.
+    """
+
+    def __init__(self, message: str, *, span: Span | None = None) -> None:
+        super().__init__(message if span is None else f"{span}: {message}")
+        self.message = message
+        self.span = span
 
 
 class InvalidName(ValueError):  # noqa: N818 - named for the fact it states, as the values it rejects are

@@ -107,6 +107,9 @@ def _parse_domain(text: str) -> Domain:
     if not name:
         raise InvalidName("empty domain name")
     if not name.isascii():
+        # A U-label grows by four octets at least (RFC 5890 §2.3.2.1): what cannot fit is not worth the conversion.
+        if len(name) + 4 * sum(not label.isascii() for label in name.split(".")) > 253:
+            raise InvalidName("domain name is longer than 253 octets")
         name = idn.to_ascii(name)
     name = name.lower()
     if len(name) > 253:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from ipaddress import ip_network
@@ -184,6 +184,7 @@ def build(
         settings = log_settings(config)
         journal = LogJournal(make_log(settings), settings)
     chosen = policy if policy is not None else load_policy(loaded)
+    named = named_policies(loaded)
     receiver = socket.gethostname()
     signing = signing_settings(loaded, validated=keys_validated) if keys else None
     sealing = seal_settings(loaded, validated=keys_validated) if keys else None
@@ -234,8 +235,8 @@ def build(
         on_error=OnError(config.milter.on_error),
         signing=signing,
         sealing=sealing,
-        digest=digest(config, chosen, signing, sealing),
-        policies=named_policies(loaded),
+        digest=digest(config, chosen, signing, sealing, named=named),
+        policies=named,
         memory=ResultMemory(min(_MOST_RESULTS, config.dns.cache_size)),
     )
 
@@ -342,26 +343,30 @@ def rotations(loaded: Loaded) -> tuple[RotationSettings, ...]:
     """Return what `signing.rotation` says.
 
     Raises:
-        ConfigError: a domain or a folder stands in two entries.
+        ConfigError: a domain or a folder stands in two entries, or a template gives no selector for some domain.
     """
     found: list[RotationSettings] = []
     complaints: list[Complaint] = []
     span = Span(file=str(loaded.path) if loaded.path is not None else "signing")
     for number, entry in enumerate(loaded.config.signing.rotation):
-        one = RotationSettings(
-            folder=loaded.resolve(entry.folder),
-            patterns=entry.domains,
-            template=entry.selector,
-            kinds=tuple(KeyKind(kind) for kind in entry.kinds),
-            rsa_bits=entry.rsa_bits,
-            timing=Timing(
-                propagation=int(entry.propagation),
-                grace=int(entry.grace),
-                queue_life=int(entry.queue_life),
-            ),
-            every=int(entry.every) if entry.every is not None else None,
-        )
         place = f"`signing.rotation[{number}]`"
+        try:
+            one = RotationSettings(
+                folder=loaded.resolve(entry.folder),
+                patterns=entry.domains,
+                template=entry.selector,
+                kinds=tuple(KeyKind(kind) for kind in entry.kinds),
+                rsa_bits=entry.rsa_bits,
+                timing=Timing(
+                    propagation=int(entry.propagation),
+                    grace=int(entry.grace),
+                    queue_life=int(entry.queue_life),
+                ),
+                every=int(entry.every) if entry.every is not None else None,
+            )
+        except InvalidName as e:
+            complaints.append(Complaint(span=span, message=f"{place}: {e}"))
+            continue
         if any(one.folder == other.folder for other in found):
             complaints.append(
                 Complaint(span=span, message=f"{place}: another entry has the folder {one.folder}")
@@ -381,13 +386,13 @@ def _rotation_state(turn: RotationSettings, loaded: Loaded) -> RotationState:
     """Read a rotation's state with the configuration's own files, so that all workers have the same."""
     file = turn.folder / STATE_FILE
     try:
-        return rotation.parse(loaded.read(file))
+        return rotation.parse(loaded.read(file), str(file))
     except ConfigError as e:
         if isinstance(e.__cause__, FileNotFoundError):
             return RotationState()  # nothing has begun yet
         raise
     except StoreError as e:
-        raise ConfigError((Complaint(span=Span(file=str(file)), message=str(e)),)) from None
+        raise ConfigError((Complaint(span=e.span or Span(file=str(file)), message=e.message),)) from None
 
 
 def _identity(ring: KeyRing) -> str:
@@ -669,8 +674,10 @@ def digest(
     policy: Policy,
     signing: SigningSettings | None = None,
     sealing: SealSettings | None = None,
+    *,
+    named: Mapping[str, Policy] | None = None,
 ) -> str:
-    """Return 12 hexadecimal digits that name the settings, policy, signing keys, and the sealing key with its secrets.
+    """Return 12 hexadecimal digits that name the settings, policies, signing keys, and the sealing key with its secrets.
 
     Equal in all workers of a generation: none signs with a key, or under a selector, that another does not have.
     """
@@ -679,6 +686,7 @@ def digest(
         text += "\0" + signing.identity
     if sealing is not None:
         text += "\0" + sealing.identity
+    text += "".join(f"\0{name} {other.digest}" for name, other in sorted((named or {}).items()))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

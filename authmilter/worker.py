@@ -245,7 +245,9 @@ def check_grpc() -> None:
     try:
         from authmilter import grpc_role  # noqa: PLC0415 - loads grpc
     except ImportError as e:
-        raise AuthMilterError(f"`grpc.listen` needs {e.name}: install authmilter[grpc]") from None
+        raise AuthMilterError(
+            f"`grpc.listen` needs {e.name}, which is installed with authmilter but cannot be loaded: {e}"
+        ) from None
     del grpc_role
 
 

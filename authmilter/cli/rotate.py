@@ -29,6 +29,7 @@ from authmilter.names import Domain
 from authmilter.ports import Resolver
 from authmilter.signing.keys import Publication, PublicationState, zone_line, zone_strings
 from authmilter.signing.rotation import (
+    STATE_FILE,
     Disk,
     Generation,
     KeyState,
@@ -41,6 +42,9 @@ from authmilter.signing.rotation import (
 )
 
 __all__ = ["rotate"]
+
+#: Seconds by which the clocks of hosts that share a folder may differ.
+_CLOCK_SKEW = 3600
 
 _ZONE_OPTION = click.option(
     "--zone", type=click.Path(dir_okay=False), help="Answer DNS from this file (YAML or JSON)."
@@ -91,10 +95,17 @@ def begin(*, domains: tuple[str, ...], as_json: bool, config_path: str | None) -
     now = runtime.now()
     report = _Report(turns=turns, now=now)
     with _locked(turns):
-        for turn in turns:
-            for domain in wanted:
-                if domain in turn.settings.domains:
-                    _begin(turn, domain, report)
+        concerned = [(turn, domain) for turn in turns for domain in wanted if domain in turn.settings.domains]
+        for turn, domain in concerned:
+            # Asked of all before keys are made for one, so that no records are made and not told.
+            if turn.rotation.state().of(domain, KeyState.PENDING):
+                raise fail(
+                    f"{domain}: there is a pending generation already: publish it, or wait "
+                    "(`authmilter keys rotate status` shows its records)",
+                    ExitCode.DATA,
+                )
+        for turn, domain in concerned:
+            _begin(turn, domain, report)
     new = {(step.domain, step.selectors) for step in report.steps}
     for turn in turns:
         made = [g for g in turn.rotation.state().generations if (g.domain, _selectors(g)) in new]
@@ -379,6 +390,11 @@ class _Report:
         for found in self.looked.values():
             for problem in found.problems:
                 say_error(f"a key cannot be used: {problem}")
+        for file, latest in self._ahead():
+            say_error(
+                f"{file} speaks of {_time(latest)}, and the clock of this host says {_time(int(self.now.timestamp()))}: "
+                "was it wrong then, or is it now? Nothing that waits from then on goes on before"
+            )
         if self.steps and shown:
             click.echo("")
         for turn, generation in shown:
@@ -391,6 +407,18 @@ class _Report:
             click.echo(f"    {text}")
             for record in records:
                 click.echo(f"{record}")
+
+    def _ahead(self) -> Iterator[tuple[Path, int]]:
+        """Yield the state files with times that are yet to come, and the latest."""
+        for turn in self._turns:
+            times = [
+                time
+                for g in turn.rotation.state().generations
+                for time in (g.since, g.seen, g.stopped, g.quiet)
+                if time is not None
+            ]
+            if max(times, default=0) > self.now.timestamp() + _CLOCK_SKEW:
+                yield turn.settings.folder / STATE_FILE, max(times)
 
     def say(self, text: str, *, as_json: bool) -> None:
         """Print a line for people."""

@@ -261,8 +261,14 @@ def _pattern(value: str) -> str:
 
 def _selector_template(value: str) -> str:
     text = value
-    for word in ("{kind}", "{date}", "{year}", "{month}"):
-        text = text.replace(word, "x")
+    # the longest that each may become
+    for word, longest in (
+        ("{kind}", "ed25519"),
+        ("{date}", "20261122"),
+        ("{year}", "2026"),
+        ("{month}", "11"),
+    ):
+        text = text.replace(word, longest)
     if len(value) > MAX_TEMPLATE or not all(map(grammar.LABEL.fullmatch, text.lower().split("."))):
         raise ValueError(
             "expected a selector made of letters, digits, hyphens, {kind}, {date}, {year} and {month}"

@@ -44,6 +44,7 @@ __all__ = [
     "finish",
     "fold_base64",
     "fold_names",
+    "key_question",
     "plan",
 ]
 
@@ -117,6 +118,15 @@ CURES: Final[Mapping[Risk, str]] = {
 }
 
 
+def key_question(domain: Domain, selector: str) -> Question:
+    """Return where a public key is published (RFC 6376 §3.6.2.1).
+
+    Raises:
+        InvalidName: the two give too long a DNS name.
+    """
+    return Question.of(f"{selector}._domainkey.{domain.ascii}", RdType.TXT)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningEntry:
     """A signature to make: d= `domain`, s= `selector` (lower case, A-labels), and its key.
@@ -138,7 +148,7 @@ class SigningEntry:
     @property
     def question(self) -> Question:
         """Where the public key is published (RFC 6376 §3.6.2.1)."""
-        return Question.of(f"{self.selector}._domainkey.{self.domain.ascii}", RdType.TXT)
+        return key_question(self.domain, self.selector)
 
 
 def _names(texts: Iterable[str]) -> tuple[str, ...]:

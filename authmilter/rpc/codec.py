@@ -37,6 +37,8 @@ _MAX_ID = 256
 #: Characters of any text of a session or envelope.
 _MAX_TEXT = 1024
 _MAX_RECIPIENTS = 10_000
+#: Recipients that are not ASCII: reading the name of such a domain takes hundreds of times as long.
+_MAX_WIDE = 1000
 _MAX_OPTIONS = 100
 #: Octets of a zone that a caller brings along, as it is sent; characters of what is said about a wrong one.
 _MAX_ZONE = 1 << 20
@@ -128,6 +130,9 @@ class Problems:
         """Read an SMTP envelope."""
         if len(given.rcpt_to) > _MAX_RECIPIENTS:
             self.add(f"{field}.rcpt_to", f"more than {_MAX_RECIPIENTS}")
+            return Envelope()
+        if sum(not r.isascii() for r in given.rcpt_to) > _MAX_WIDE:
+            self.add(f"{field}.rcpt_to", f"more than {_MAX_WIDE} that are not ASCII")
             return Envelope()
         if len(given.mail_options) > _MAX_OPTIONS:
             self.add(f"{field}.mail_options", f"more than {_MAX_OPTIONS}")

@@ -22,6 +22,13 @@ DETAILS_KEY = "grpc-status-details-bin"
 #: Characters of a status's text: it travels as one header.
 _MAX_TEXT = 1500
 
+#: Wrong fields that are named: trailing metadata has about 8 KB in all, and a client drops what is more.
+_MAX_VIOLATIONS = 20
+#: Characters of their sum, which travels twice.
+_MAX_SUM = 800
+#: Octets of a description.
+_MAX_DESCRIPTION = 160
+
 #: A wrong field: its path in the request, and what is wrong with it.
 Violation = tuple[str, str]
 
@@ -32,7 +39,7 @@ class Refused(Exception):  # noqa: N818 - a status on its way to the caller, not
     def __init__(self, code: StatusCode, text: str, *details: Message) -> None:
         super().__init__(code, text)
         self.code = code
-        self.text = text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 3] + "..."
+        self.text = _cut(text, _MAX_TEXT)
         self.details = details
 
     def status(self) -> Status:
@@ -51,11 +58,19 @@ def number(code: StatusCode) -> int:
 
 
 def bad_request(violations: Sequence[Violation]) -> Refused:
-    """Return INVALID_ARGUMENT that names every wrong field."""
+    """Return INVALID_ARGUMENT that names the wrong fields, the first twenty of them."""
     detail = error_details_pb2.BadRequest()
-    for field, description in violations:
+    told = [(field, _cut(text, _MAX_DESCRIPTION)) for field, text in violations[:_MAX_VIOLATIONS]]
+    for field, description in told:
         detail.field_violations.add(field=field, description=description)
-    return Refused(StatusCode.INVALID_ARGUMENT, "; ".join(f"{f}: {d}" for f, d in violations), detail)
+    text = "; ".join(f"{field}: {description}" for field, description in told)
+    more = len(violations) - len(told)
+    text = _cut(f"{more} more; {text}" if more else text, _MAX_SUM)
+    return Refused(StatusCode.INVALID_ARGUMENT, text, detail)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def exhausted(text: str, retry_after: float | None = None) -> Refused:

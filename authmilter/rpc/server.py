@@ -20,14 +20,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # it has no types
-from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  # it has no types
 
 from authmilter.engine import Runtime
 from authmilter.errors import AuthMilterError, InvalidName
 from authmilter.milter.sockets import Family, ListenSpec
 from authmilter.rpc.certificates import Certificates
-from authmilter.rpc.methods import SERVICES
+from authmilter.rpc.public import MAX_OPEN, PublicCalls
 from authmilter.rpc.servicer import AdminPort, Servicer
 from authmilter.rpc.settings import RpcSettings
 
@@ -39,6 +37,8 @@ _BESIDE = 2 << 20
 _METADATA = 16 << 10
 #: Calls at a time on one connection.
 _STREAMS = 1000
+#: Calls that are on their way to being refused.
+_PASSING = 1000
 #: How long the last answers may take to be written, in seconds.
 _LAST_WORDS = 0.5
 #: How long new calls are turned away before the end; less than the first pause of the published service config.
@@ -69,7 +69,7 @@ class GrpcServer:
         self._note = note
         self._server: grpc.aio.Server | None = None
         self._servicer: Servicer | None = None
-        self._health: Any = None
+        self._public: PublicCalls | None = None
         #: where it listens, with the ports that it got
         self.listening: tuple[str, ...] = ()
 
@@ -101,31 +101,29 @@ class GrpcServer:
                         "grpc.plaintext_on_public_addresses"
                     )
         servicer = Servicer(self._runtime, settings, self._control)
-        server = grpc.aio.server(options=_options(settings), maximum_concurrent_rpcs=settings.max_calls)
-        server.add_generic_rpc_handlers(servicer.handlers())
-        self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        for service in SERVICES:
-            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        public = PublicCalls()
+        # The servicer counts the calls of known callers: nobody else can use up what they may have at a time.
+        most = settings.max_calls + MAX_OPEN + _PASSING
+        server = grpc.aio.server(options=_options(settings), maximum_concurrent_rpcs=most)
+        server.add_generic_rpc_handlers([*servicer.handlers(), *public.handlers()])
         try:
             self.listening = tuple(_bind(server, spec, certificates, settings) for spec in specs)
             await server.start()
         except BaseException:
             await server.stop(None)
             raise
-        self._server, self._servicer = server, servicer
+        self._server, self._servicer, self._public = server, servicer, public
 
     async def drain(self, grace: float) -> None:
         """Stop: health says NOT_SERVING, new calls are sent elsewhere, those under way end within `grace` seconds.
 
         Returns when all have ended. Harmless a second time, also with a shorter grace.
         """
-        server, servicer = self._server, self._servicer
-        if server is None or servicer is None:
+        server, servicer, public = self._server, self._servicer, self._public
+        if server is None or servicer is None or public is None:
             return
         servicer.drain()
-        await self._health.enter_graceful_shutdown()
+        public.leave()
         # Shutting down, grpc cancels (CANCELLED) the calls that it has taken from the network and not handed to us yet.
         # So that these are few, all new ones are first told UNAVAILABLE for a moment, on which every client may ask
         # again; those who wait before that as the service config says come back when this connection has gone.

@@ -1,6 +1,7 @@
 """The calls: each finds out who asks, reads the request, goes the one road, and writes the answer.
 
-What holds for all: an unknown caller, a missing permission, a wrong request or a limit is a status that says so; a fault
+What holds for all: who calls is found out before any of his message is read (so that a single request is read as a
+stream of one); an unknown caller, a missing permission, a wrong request or a limit is a status that says so; a fault
 of ours is INTERNAL with an id, and the journal has the rest. The client's deadline bounds the work, a call that is
 cancelled stops it. The runtime is read once for each message.
 """
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import grpc
 from google.protobuf import json_format
+from google.protobuf.message import DecodeError
 from google.protobuf.struct_pb2 import Struct
 from grpc import StatusCode
 
@@ -206,7 +208,7 @@ class Servicer:
         found = []
         for service, methods in METHODS.items():
             handlers = {
-                name: _handler(method, self._guarded(name, *work[service][name]))
+                name: _handler(method, self._guarded(method, *work[service][name]))
                 for name, method in methods.items()
             }
             path = next(iter(methods.values())).service
@@ -224,11 +226,14 @@ class Servicer:
         await self._idle.wait()
 
     def _guarded(
-        self, name: str, permission: Permission, work: Callable[[Any, Context, Caller], Awaitable[Any]]
+        self,
+        method: RpcMethod,
+        permission: Permission,
+        work: Callable[[Any, Context, Caller], Awaitable[Any]],
     ) -> Callable[[Any, Context], Coroutine[Any, Any, Any]]:
         """Return the outermost line of a call."""
 
-        async def call(request: Any, context: Context) -> Any:
+        async def call(_requests: object, context: Context) -> Any:
             if self._leaving:
                 return await context.abort(StatusCode.UNAVAILABLE, _AWAY)
             self._calls += 1
@@ -238,13 +243,15 @@ class Servicer:
                     context.peer(), context.auth_context(), context.invocation_metadata() or ()
                 )
                 caller.needs(permission)
+                self._has_room()
+                request = None if method.client_streaming else await self._only(context)
                 return await work(request, context, caller)
             except Refused as e:
                 refused = e
             except grpc.aio.BaseError:
                 raise asyncio.CancelledError from None  # the client has gone: nobody is there to be told
             except Exception as e:  # noqa: BLE001 - the door's outermost line: a fault is told to nobody but the journal
-                refused = self._fault(name, e)
+                refused = self._fault(method.name, e)
             finally:
                 self._calls -= 1
                 if not self._calls:
@@ -253,6 +260,11 @@ class Servicer:
             return await context.abort(refused.code, refused.text, details)
 
         return call
+
+    def _has_room(self) -> None:
+        """Refuse the call that is one too many; only those of known callers count."""
+        if self._calls > self._settings.max_calls:
+            raise exhausted(f"{self._settings.max_calls} calls are at work already")
 
     def _fault(self, where: str, error: Exception) -> Refused:
         runtime = self._runtime()
@@ -289,6 +301,7 @@ class Servicer:
             )
 
     def _read(self, request: pb.VerifyRequest | pb.VerifyUploadStart, caller: Caller) -> Options:
+        _may_bring_zone(request.options, caller)
         problems = Problems()
         problems.ident(request.id)
         options = problems.options(request.options) if request.HasField("options") else _NO_OPTIONS
@@ -309,8 +322,6 @@ class Servicer:
             raise Refused(
                 StatusCode.PERMISSION_DENIED, f"`{name}` may not declare the origin {options.origin}"
             )
-        if options.zone is not None and not caller.identity.inline_zone:
-            raise Refused(StatusCode.PERMISSION_DENIED, f"`{name}` may not bring a zone along")
 
     @contextmanager
     def _verification(
@@ -489,6 +500,13 @@ class Servicer:
         await context.send_initial_metadata(())
         feed.end()
 
+    async def _only(self, context: Context) -> Any:
+        """Return the request of a call that has one."""
+        request = await self._piece(context)
+        if request is grpc.aio.EOF:
+            raise Refused(StatusCode.INVALID_ARGUMENT, "the request is missing")
+        return request
+
     async def _piece(self, context: Context) -> Any:
         try:
             async with asyncio.timeout(self._settings.upload_pause):
@@ -502,11 +520,10 @@ class Servicer:
 
     def _asked(self, request: Any, caller: Caller, problems: Problems) -> Runtime:
         """Return the runtime that answers a question, from the caller's zone where he may bring one."""
+        _may_bring_zone(request, caller)
         zone: ZoneResolver | None = problems.zone(request.zone, "zone") if request.HasField("zone") else None
         problems.check()
-        options = Options(zone=zone)
-        self._allow(options, caller)
-        return self._view(options, caller)
+        return self._view(Options(zone=zone), caller)
 
     async def _check_spf(
         self, request: pb.CheckSpfRequest, context: Context, caller: Caller
@@ -642,6 +659,12 @@ _NO_SESSION = Session()
 _NO_ENVELOPE = Envelope()
 
 
+def _may_bring_zone(given: Any, caller: Caller) -> None:
+    """Refuse a zone of who may not bring one, before it is read."""
+    if given.HasField("zone") and not caller.identity.inline_zone:
+        raise Refused(StatusCode.PERMISSION_DENIED, f"`{caller.identity.name}` may not bring a zone along")
+
+
 def _needs_id(request: pb.VerifyRequest) -> None:
     if not request.id:
         raise bad_request([("request.id", "is missing")])
@@ -681,17 +704,23 @@ def _deadline(context: Context) -> Deadline | None:
 def _handler(
     method: RpcMethod, call: Callable[[Any, Context], Coroutine[Any, Any, Any]]
 ) -> grpc.RpcMethodHandler[Any, Any]:
-    kinds = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }
-    kind: Callable[..., grpc.RpcMethodHandler[Any, Any]] = kinds[
-        method.client_streaming, method.server_streaming
-    ]
-    return kind(
-        call, request_deserializer=method.read_request, response_serializer=method.response.SerializeToString
+    # On the wire one request is a stream of one. Declared as such, the call comes to us with its headers alone: gRPC
+    # would else read (and keep) whole messages of callers that nobody has looked at.
+    kind: Callable[..., grpc.RpcMethodHandler[Any, Any]] = (
+        grpc.stream_stream_rpc_method_handler
+        if method.server_streaming
+        else grpc.stream_unary_rpc_method_handler
     )
+
+    def read(octets: bytes) -> Any:
+        try:
+            return method.read_request(octets)
+        except DecodeError:
+            raise Refused(
+                StatusCode.INVALID_ARGUMENT, f"what was sent is no {method.request.DESCRIPTOR.name}"
+            ) from None
+
+    return kind(call, request_deserializer=read, response_serializer=method.response.SerializeToString)
 
 
 def _this_task() -> asyncio.Task[Any]:

@@ -214,10 +214,11 @@ def _unsafe(file: Path, status: os.stat_result, owners: frozenset[int] | None) -
     if owners is not None and status.st_uid not in owners:
         return f"belongs to user id {status.st_uid}, neither root nor the service's user"
     try:
-        folder = file.resolve().parent.stat().st_mode
+        # of the file, and of the link to it, if that is what was named
+        folders = {parent: parent.stat().st_mode for parent in (file.resolve().parent, file.absolute().parent)}
     except OSError:
         return ""
-    if folder & stat.S_IWOTH and not folder & stat.S_ISVTX:
+    if any(folder & stat.S_IWOTH and not folder & stat.S_ISVTX for folder in folders.values()):
         return "everybody may put another file in its place: chmod o-w its folder"
     return ""
 
@@ -356,17 +357,23 @@ def selector_from(template: str, kind: KeyKind, now: datetime) -> str:
 
 
 def write_key(file: Path, key: SigningKey) -> None:
-    """Write a private key into a new file that only its owner may read; it is on the disk when this returns.
+    """Write a private key into a new file, on the disk when this returns: its owner may read it, and nobody else.
+
+    Where root writes it, it is made as the folder is, see `FileAccess`, so that the service can read it.
 
     Raises:
         KeyMaterialError: there is such a file already (a key is never written over), or it cannot be written.
     """
-    write_file(file, key.pem(), new=True)
+    try:
+        access = FileAccess.like(file.parent)
+    except OSError:
+        access = None  # there is no folder: whoever opens a file in it says so
+    write_file(file, key.pem(), access=access)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileAccess:
-    """Whom a file that root makes for the service is for."""
+    """Whom a file that root makes for the service is for: the folder's owner, or, if that is root, its group."""
 
     uid: int
     gid: int
@@ -387,15 +394,15 @@ class FileAccess:
         os.fchmod(descriptor, self.mode)
 
 
-def write_file(file: Path, data: bytes, *, new: bool, access: FileAccess | None = None) -> None:
-    """Write a file that only its owner (or `access`) may read; it and its name are on the disk when this returns.
+def write_file(file: Path, data: bytes, *, access: FileAccess | None = None) -> None:
+    """Write a new file that only its owner (or `access`) may read; it and its name are on the disk when this returns.
 
     Raises:
-        KeyMaterialError: it cannot be written, or is to be `new` and exists.
+        KeyMaterialError: it cannot be written, or exists.
     """
     try:
-        how = os.O_EXCL if new else os.O_TRUNC
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | how | os.O_CLOEXEC, 0o600)
+        # (O_EXCL follows no link)
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             if access is not None:
                 access.give(descriptor)

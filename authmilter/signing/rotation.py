@@ -22,17 +22,19 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from fcntl import LOCK_EX, flock
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar, cast
 
 from authmilter import grammar
 from authmilter.dkim.crypto import KeyKind, SigningKey, generate_signing_key
+from authmilter.dkim.sign import key_question
 from authmilter.errors import InvalidName, KeyMaterialError, Span, StoreError
 from authmilter.names import Domain
 from authmilter.ports import Resolver
@@ -51,6 +53,7 @@ from authmilter.signing.keys import (
 from authmilter.signing.table import SignerLine, SigningEntry
 
 __all__ = [
+    "STATE_FILE",
     "Disk",
     "Files",
     "Generation",
@@ -174,6 +177,9 @@ class RotationSettings:
         rsa_bits: of RSA keys.
         timing: see there.
         every: seconds after which an active generation is due to be replaced; None: only when somebody says so.
+
+    Raises:
+        InvalidName: the template gives no selector, or, with a domain, too long a DNS name.
     """
 
     folder: Path
@@ -183,6 +189,13 @@ class RotationSettings:
     rsa_bits: int = 2048
     timing: Timing = Timing()
     every: int | None = 180 * 86400
+
+    def __post_init__(self) -> None:
+        for kind in self.kinds:
+            # any day: all give as many letters
+            selector = _numbered(selector_from(self.template, kind, datetime(2026, 1, 1, tzinfo=UTC)), _MAX_TRIES)
+            for domain in self.domains:
+                _ = key_question(domain, selector)
 
     @property
     def domains(self) -> tuple[Domain, ...]:
@@ -375,46 +388,114 @@ def dump(state: RotationState) -> bytes:
     return json.dumps(document, indent=1).encode() + b"\n"
 
 
-def parse(data: bytes | str) -> RotationState:
+def parse(data: bytes | str, file: str = STATE_FILE) -> RotationState:
     """Read what `dump` wrote.
 
+    Args:
+        data: the text.
+        file: its name, for complaints.
+
     Raises:
-        StoreError: it is something else.
+        StoreError: it is something else; says the line and column, or the member, at which.
     """
     try:
         document = json.loads(data)
-        if document["version"] != _VERSION:
-            raise StoreError("the state of the keys was written by another version")
-        return RotationState(
-            generations=tuple(
-                Generation(
-                    domain=Domain.parse(g["domain"]),
-                    state=KeyState(g["state"]),
-                    since=int(g["since"]),
-                    seen=_time(g["seen"]),
-                    stopped=_time(g["stopped"]),
-                    quiet=_time(g["quiet"]),
-                    keys=tuple(_key(k) for k in g["keys"]),
-                )
-                for g in document["generations"]
-            ),
-            taken=document["taken"] is True,
-        )
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise StoreError("the state of the keys cannot be read: it is damaged") from None
+    except json.JSONDecodeError as e:
+        raise StoreError(f"{_DAMAGED}: {e.msg}", span=Span(file=file, line=e.lineno, column=e.colno)) from None
+    except (ValueError, RecursionError):  # no text, a number of thousands of digits, thousands of brackets
+        raise StoreError(f"{_DAMAGED}: this is no JSON of ours", span=Span(file=file)) from None
+    try:
+        if _member(document, "version", "", int) != _VERSION:
+            raise StoreError("the state of the keys was written by another version", span=Span(file=file))
+        found = [
+            _generation(g, f"generations[{n}]")
+            for n, g in enumerate(_member(document, "generations", "", list))
+        ]
+        _each_selector_once(found)
+        return RotationState(generations=tuple(found), taken=_member(document, "taken", "", bool))
+    except ValueError as e:
+        raise StoreError(f"{_DAMAGED}: {e}", span=Span(file=file)) from None
 
 
-def _time(value: object) -> int | None:
-    if value is not None and type(value) is not int:
-        raise ValueError("no time")
+_DAMAGED = "the state of the keys cannot be read, it is damaged"
+#: The end of the year 9999, beyond which no date can be told.
+_MAX_TIME = 253_402_300_799
+_T = TypeVar("_T")
+
+
+def _member(data: object, name: str, place: str, kind: type[_T]) -> _T:
+    """Return a member of a JSON object; ValueError says which is missing or of another type."""
+    path = f"{place}.{name}" if place else name
+    if not isinstance(data, dict) or name not in data:
+        raise ValueError(f"`{path}` is missing")
+    value = data[name]
+    if type(value) is not kind:  # True is an int to isinstance
+        raise ValueError(f"`{path}` is not what is written there")
+    return cast("_T", value)
+
+
+def _generation(data: object, place: str) -> Generation:
+    state = _member(data, "state", place, str)
+    if state not in tuple(KeyState):
+        raise ValueError(f"`{place}.state` is none of {', '.join(KeyState)}")
+    domain = Domain.maybe(_member(data, "domain", place, str))
+    if domain is None:
+        raise ValueError(f"`{place}.domain` is no domain")
+    keys = tuple(_key(k, f"{place}.keys[{n}]") for n, k in enumerate(_member(data, "keys", place, list)))
+    if not keys:
+        raise ValueError(f"`{place}.keys` is empty")
+    since = _time(data, "since", place)
+    if since is None:
+        raise ValueError(f"`{place}.since` is no time")
+    return Generation(
+        domain=domain,
+        state=KeyState(state),
+        since=since,
+        seen=_time(data, "seen", place),
+        stopped=_time(data, "stopped", place),
+        quiet=_time(data, "quiet", place),
+        keys=keys,
+    )
+
+
+def _time(data: object, name: str, place: str) -> int | None:
+    if isinstance(data, dict) and name in data and data[name] is None:
+        return None
+    value = _member(data, name, place, int)
+    if not 0 <= value <= _MAX_TIME:
+        raise ValueError(f"`{place}.{name}` is no time (seconds since 1970)")
     return value
 
 
-def _key(data: Mapping[str, str]) -> RotatedKey:
-    key = RotatedKey(kind=KeyKind(data["kind"]), selector=data["selector"], file=data["file"])
-    if "/" in key.file or not all(map(grammar.LABEL.fullmatch, key.selector.split("."))):
-        raise ValueError("no selector, or no file's name")
-    return key
+def _key(data: object, place: str) -> RotatedKey:
+    kind, selector = _member(data, "kind", place, str), _member(data, "selector", place, str)
+    file = _member(data, "file", place, str)
+    if kind not in tuple(KeyKind):
+        raise ValueError(f"`{place}.kind` is none of {', '.join(KeyKind)}")
+    if not all(map(grammar.LABEL.fullmatch, selector.split("."))):
+        raise ValueError(f"`{place}.selector` is no selector")
+    if "/" in file or file in {"", ".", ".."}:
+        raise ValueError(f"`{place}.file` is no file's name")
+    return RotatedKey(kind=KeyKind(kind), selector=selector, file=file)
+
+
+def _each_selector_once(generations: Iterable[Generation]) -> None:
+    seen: set[tuple[Domain, str]] = set()
+    for n, generation in enumerate(generations):
+        for m, key in enumerate(generation.keys):
+            if (generation.domain, key.selector) in seen:
+                raise ValueError(f"`generations[{n}].keys[{m}].selector` stands twice")
+            seen.add((generation.domain, key.selector))
+
+
+def _numbered(base: str, attempt: int) -> str:
+    """Return the selector of a further attempt: `-2` behind, in place of what would be too long for a label."""
+    if attempt == 1:
+        return base
+    head, dot, last = base.rpartition(".")
+    suffix = f"-{attempt}"
+    # RFC 1035 §2.3.4: a label has at most 63 octets
+    return f"{head}{dot}{last[: 63 - len(suffix)]}{suffix}"
 
 
 # ----- the state on the disk --------------------------------------------------------------------------------------
@@ -464,14 +545,20 @@ class Disk:
     def create(self, name: str, data: bytes) -> bool:
         """Write a new file; False if there is one of that name already."""
         file = self._folder / name
-        if file.exists():
+        if os.path.lexists(file):
             return False
-        write_file(file, data, new=True, access=self._access())
+        write_file(file, data, access=self._access())
         return True
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file, whether or not it exists."""
-        write_file(self._folder / name, data, new=False, access=self._access())
+        file = self._folder / name
+        try:
+            # Made anew, so that no link is followed: root may write in a folder that is not root's.
+            file.unlink(missing_ok=True)
+        except OSError as e:
+            raise StoreError(f"{file}: cannot be written: {e.strerror}") from None
+        write_file(file, data, access=self._access())
 
     def rename(self, old: str, new: str) -> None:
         """Give a file another name, in place of what has it."""
@@ -480,6 +567,16 @@ class Disk:
             sync_folder(self._folder)
         except OSError as e:
             raise StoreError(f"{self._folder / new}: cannot be written: {e.strerror}") from None
+
+    def _give(self, descriptor: int, access: FileAccess) -> None:
+        """Give the lock to whom the folder is for, unless it is another file that was put in its place."""
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            raise StoreError(f"{self._folder / _LOCK_FILE}: is no lock of ours: remove it")
+        try:
+            access.give(descriptor)
+        except OSError as e:
+            raise StoreError(f"{self._folder / _LOCK_FILE}: cannot be written: {e.strerror}") from None
 
     def _access(self) -> FileAccess | None:
         try:
@@ -492,12 +589,13 @@ class Disk:
         """Keep other processes from changing the folder at the same time; a stopped process holds no lock."""
         access = self._access()
         try:
-            descriptor = os.open(self._folder / _LOCK_FILE, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            if access is not None:
-                access.give(descriptor)
+            how = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            descriptor = os.open(self._folder / _LOCK_FILE, how, 0o600)
         except OSError as e:
             raise StoreError(f"{self._folder / _LOCK_FILE}: cannot be written: {e.strerror}") from None
         try:
+            if access is not None:
+                self._give(descriptor, access)
             flock(descriptor, LOCK_EX)
             yield
         finally:
@@ -513,9 +611,10 @@ class Rotation:
         template: of selectors, see `selector_from`.
         kinds: which keys a generation has.
         rsa_bits: of RSA keys.
+        place: the state file, for complaints.
     """
 
-    __slots__ = ("_files", "_kinds", "_rsa_bits", "_template", "_timing")
+    __slots__ = ("_files", "_kinds", "_place", "_rsa_bits", "_template", "_timing")
 
     def __init__(
         self,
@@ -525,8 +624,10 @@ class Rotation:
         template: str = "{kind}-{date}",
         kinds: tuple[KeyKind, ...] = (KeyKind.RSA, KeyKind.ED25519),
         rsa_bits: int = 2048,
+        place: str = STATE_FILE,
     ) -> None:
         self._files = files
+        self._place = place
         self._timing = timing if timing is not None else Timing()
         self._template = template
         self._kinds = kinds
@@ -541,6 +642,7 @@ class Rotation:
             template=settings.template,
             kinds=settings.kinds,
             rsa_bits=settings.rsa_bits,
+            place=str(settings.folder / STATE_FILE),
         )
 
     def state(self) -> RotationState:
@@ -550,7 +652,7 @@ class Rotation:
             StoreError: the file cannot be read.
         """
         data = self._files.read(STATE_FILE)
-        return RotationState() if data is None else parse(data)
+        return RotationState() if data is None else parse(data, self._place)
 
     def begin(self, domain: Domain, now: datetime) -> tuple[RotatedKey, ...]:
         """Make a pending generation for a domain and return its keys: their records are to be published.
@@ -603,7 +705,8 @@ class Rotation:
         """Write a new key under a selector that nothing has had, state or file."""
         base = selector_from(self._template, key.kind, now)
         for attempt in range(1, _MAX_TRIES + 1):
-            selector = base if attempt == 1 else f"{base}-{attempt}"
+            selector = _numbered(base, attempt)
+            _ = key_question(domain, selector)  # nothing is written under a name that cannot be published
             file = f"{domain.ascii}.{selector}.pem"
             if selector not in used and self._files.create(file, key.pem()):
                 return RotatedKey(kind=key.kind, selector=selector, file=file)

@@ -333,8 +333,15 @@ def _login_domain(login: str) -> Domain | None:
 
 
 def _same(one: Address | None, other: Address) -> bool:
-    """Compare as mailboxes are handed out: whoever has `alice` has `Alice` too."""
-    return one is not None and one.domain == other.domain and one.local.casefold() == other.local.casefold()
+    """Compare as mailboxes are handed out: whoever has `alice` has `Alice` too.
+
+    ASCII letters only: to Unicode `strasse` and `straße` are equal without case, and belong to two people.
+    """
+    if one is None or one.domain != other.domain:
+        return False
+    return one.local == other.local or (
+        one.local.isascii() and other.local.isascii() and one.local.lower() == other.local.lower()
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from tests.support.arc import MESSAGE, NOW, Forged, a_sealer, forge, sealed, tru
 from tests.support.builders import a_lookup
 
 ZONE = zone_of("sealer.example", "second.example", "third.example")
+AAR_TEXT = b"mx.sealer.example; dmarc=pass header.from=victim.example"
 SEAL, AMS, AAR = "arc-seal", "arc-message-signature", "arc-authentication-results"
 
 
@@ -143,7 +144,10 @@ def test_our_limits_are_no_verdict() -> None:
     for limits in (ArcSettings(header_bytes=200), ArcSettings(folds=2), ArcSettings(h_names=3)):
         found = validate(raw, ZONE, limits)
         assert found.status is ArcStatus.FAIL
-        assert found.problem in {ArcProblem.LIMIT, ArcProblem.INSTANCE}
+        assert found.problem is ArcProblem.LIMIT
+        assert not found.sure
+    large = sealed(MESSAGE, results=AAR_TEXT + b"; x=" + b"a" * 16384)
+    assert validate(large, ZONE).problem is ArcProblem.LIMIT
     message, start = Message.parse(raw)
     read = chain.read(message, ArcSettings())
     hasher = BodyHasher(check.body_needs(read, ArcSettings()))

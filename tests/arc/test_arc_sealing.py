@@ -11,7 +11,7 @@ from pathlib import Path
 import dkim
 import pytest
 
-from authmilter.arc.result import ArcStatus
+from authmilter.arc.result import ArcProblem, ArcStatus
 from authmilter.arc.seal import NotSealedReason, RecipientPatterns, SealSettings
 from authmilter.dkim.crypto import KeyKind
 from authmilter.errors import ConfigError
@@ -203,6 +203,19 @@ def test_dns_trouble_is_never_sealed_as_a_failure(config: str, setting: str) -> 
     else:
         assert verdict.decision.disposition is Disposition.ACCEPT
         assert b"arc=fail reason=dns" in re.sub(rb"\s+", b" ", out)
+
+
+def test_a_chain_over_our_own_limits_is_neither_sealed_nor_sent_back(config: str) -> None:
+    """It would be over them at the next try, too: nothing says that the chain failed, and the mail is not held up."""
+    chosen = config.replace('"*@away.example"]', '"*@away.example"], on_dns_failure: tempfail')
+    large = sealed(MESSAGE, results=b"mx.sealer.example; x=" + b"a" * 16384)
+    verdict, out = passed(large, chosen, rcpt="x@away.example")
+    assert verdict.evidence.arc is not None
+    assert verdict.evidence.arc.problem is ArcProblem.LIMIT
+    assert verdict.decision.disposition is Disposition.ACCEPT
+    assert verdict.sealing is not None
+    assert verdict.sealing.reason == NotSealedReason.CHAIN_UNCHECKED
+    assert names(out).count("ARC-Seal") == 1
 
 
 def test_what_is_refused_is_not_sealed(config: str) -> None:

@@ -584,6 +584,20 @@ def test_files_are_bounded_in_number_and_size(tmp_path: Path) -> None:
     assert kept.load("b") is None
 
 
+def test_a_file_of_somebody_else_stays_where_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    folder.mkdir(mode=0o700)
+    for name in ("notes.txt", ".hidden", "a-b.json"):
+        (folder / name).write_text("kept")
+        os.utime(folder / name, (1, 1))
+    kept = EvidenceFolder(str(folder), most=5)
+    for n in range(41):
+        assert kept.save(f"{n:064}", b"x")
+    left = {p.name for p in folder.iterdir()}
+    assert {"notes.txt", ".hidden", "a-b.json"} < left
+    assert len(left) == 3 + 5
+
+
 KEY = Key(DOMAIN, "default", "https://logo.example/a", "")
 
 

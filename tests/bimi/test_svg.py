@@ -153,6 +153,18 @@ FAULTS = {
     "use of another document": (with_xlink(b'<use xlink:href="https://evil.example/a.svg#a"/>'), "svg_external"),
     "use of a file": (with_xlink(b'<use xlink:href="logo.svg#a"/>'), "svg_external"),
     "a paint elsewhere": (an_image(b'<rect fill="url(https://evil.example/#a)"/>'), "svg_external"),
+    "a paint elsewhere behind an escape": (
+        an_image(rb'<rect fill="u\72l(https://evil.example/#a)"/>'), "svg_external",
+    ),
+    "a font elsewhere behind an escape": (
+        an_image(rb'<text font-family="\75 rl(https://evil.example/a)">a</text>'), "svg_external",
+    ),
+    "another encoding declared far behind": (
+        b'<?xml version="1.0"' + b" " * 400 + b'encoding = "UTF-7"?>' + an_image(), "svg_encoding",
+    ),
+    "another encoding declared behind a byte order mark": (
+        b"\xef\xbb\xbf<?xml version='1.0' encoding='iso-2022-jp' ?>" + an_image(), "svg_encoding",
+    ),
     "a quoted paint elsewhere": (an_image(b"<rect fill=\"url( 'a.svg#b' )\"/>"), "svg_external"),
     "a base": (an_image(b'<g xml:base="https://evil.example/"/>'), "svg_external"),
     "a filter": (an_image(b"<filter/>"), "svg_elements"),
@@ -287,6 +299,10 @@ def test_the_worst_of_allowed_size_takes_little_time() -> None:
         an_image(title=b"<title>" + b"x " * 100_000 + b"</title>"),
         an_image(b'<path d="' + b"url(" * 50_000 + b'"/>'),
         an_image(b'<path d="' + b"url( " + b" " * 200_000 + b'"/>'),
+        an_image(b'<path fill="url(' + b" " * 200_000 + b'#a)"/>'),
+        an_image(b'<path fill="url(' + b" " * 100_000 + b"'" + b" " * 100_000 + b'#a)"/>'),
+        b"<?xml encoding" + b" " * 200_000 + b"?>",
+        b"<?xml " + b"encoding " * 20_000 + b"?>",
         b"<?xml " + b" " * 200_000,
     ]
     for octets in worst:

@@ -118,16 +118,19 @@ def _buf(*arguments: str) -> subprocess.CompletedProcess[str]:
     pytest.skip("NOT CHECKED: buf cannot be had here (npx and the npm registry are needed)")
 
 
+@pytest.mark.slow
 def test_the_contract_passes_bufs_standard_rules_and_every_part_has_a_comment() -> None:
     ran = _buf("lint", "proto")
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
+@pytest.mark.slow
 def test_the_contract_breaks_no_client_of_the_baseline() -> None:
     ran = _buf("breaking", "proto", "--against", "proto/baseline.binpb")
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
+@pytest.mark.slow
 def test_a_breaking_change_is_found(tmp_path: Path) -> None:
     shutil.copytree(PROTO, tmp_path / "proto")
     source = tmp_path / "proto" / "authmilter" / "v1" / "authmilter.proto"
