@@ -483,12 +483,13 @@ class Verification:
         settled = settle(outcome, mail.body, settings)
         risks = tuple(sorted(r.value for r in settled.risks))
         if isinstance(outcome, NotSigned):
-            told = Signing(line=outcome.line, reason=outcome.reason.value)
+            told = Signing(line=outcome.line, reason=outcome.reason.value, detail=outcome.detail)
         else:
             told = Signing(
                 line=outcome.because,
                 reason="" if settled.action is Action.SIGN else "unsafe_body",
                 risks=risks,
+                detail="" if settled.action is Action.SIGN else f"{settled.action.value} by on_unsafe_body",
             )
         action = settled.action
         if isinstance(outcome, SigningPlan) and action is Action.SIGN:

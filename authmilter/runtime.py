@@ -31,6 +31,7 @@ from authmilter.errors import (
     Complaint,
     ConfigError,
     DecodeError,
+    InvalidName,
     KeyMaterialError,
     Span,
     StoreError,
@@ -587,14 +588,21 @@ def named_policies(loaded: Loaded) -> dict[str, Policy]:
     if not grpc.listen:
         return {}
     found = {name: load_policy(loaded, name) for name in shipped.NAMES}
-    for text in grpc.policies:
+    for number, text in enumerate(grpc.policies):
         path = loaded.resolve(text)
         if path.stem in found:
-            span = Span(file=str(loaded.path) if loaded.path is not None else "grpc")
+            span = _written_at(loaded, "grpc", "policies", number)
             message = f"`grpc.policies`: there is a policy `{path.stem}` besides {text}: rename the file"
             raise ConfigError((Complaint(span=span, message=message),))
         found[path.stem] = load_policy(loaded, str(path))
     return found
+
+
+def _written_at(loaded: Loaded, *path: str | int) -> Span:
+    """Return where a setting stands in the configuration file."""
+    if loaded.path is None:
+        return Span(file=str(path[0]))
+    return documents.parse(loaded.read(loaded.path), str(loaded.path)).span(path)
 
 
 def grpc_settings(loaded: Loaded) -> RpcSettings:
@@ -614,7 +622,7 @@ def grpc_settings(loaded: Loaded) -> RpcSettings:
         try:
             check_files(tls)
         except AuthMilterError as e:
-            span = Span(file=str(loaded.path) if loaded.path is not None else "grpc")
+            span = _written_at(loaded, "grpc", "certificate")
             raise ConfigError((Complaint(span=span, message=f"`grpc.certificate`: {e}"),)) from None
     return RpcSettings(
         identities=tuple(

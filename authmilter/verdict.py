@@ -178,13 +178,15 @@ class Signing:
     """Whether an outbound mail is signed, and why.
 
     `signed` lists `DOMAIN/SELECTOR` of each signature made, `line` is the line of the configuration that decided,
-    `reason` why there is none (a word of a closed list, or empty), `risks` what a later hop may change.
+    `reason` why there is none (a word of a closed list, or empty), `risks` what a later hop may change, `detail` our
+    words about the reason.
     """
 
     signed: tuple[str, ...] = ()
     line: str = ""
     reason: str = ""
     risks: tuple[str, ...] = ()
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ Pure and total.
 from __future__ import annotations
 
 import base64
+import hashlib
 import hmac
 import re
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ def with_custody(
     else:
         cv = "fail" if arc is None or arc.status is not ArcStatus.PASS else "pass"
     seconds, sets = str(int(now.timestamp())), str(chain.highest)
-    mac = _mac(settings.secrets[0], (seconds, sets, cv), results, message)
+    mac = _mac(settings.secrets[0], (seconds, sets, cv), results, _digest(message))
     return b"%b;\r\n x-authmilter=pass policy.custody=%b" % (
         results, f"{seconds}.{sets}.{cv}.{mac}".encode("ascii"),
     )  # fmt: skip
@@ -97,6 +98,7 @@ def recall(message: Message, chain: Chain, settings: SealSettings, *, now: datet
     """
     seconds = int(now.timestamp())
     why = "no Authentication-Results field of ours has a keyed id"
+    digest = b""
     for header in message.fields("authentication-results")[:MAX_EXAMINED]:
         value = header.value
         if len(value) > MAX_VALUE or b"policy.custody=" not in value:
@@ -106,8 +108,10 @@ def recall(message: Message, chain: Chain, settings: SealSettings, *, now: datet
             continue
         results = value[: found.start()].strip(b" \t\r\n")
         made, sets, cv, mac = (part.decode("ascii") for part in found.groups())
+        # (once: strangers' fields may look like ours, and ARC fields be long)
+        digest = digest or _digest(message)
         if not any(
-            hmac.compare_digest(mac, _mac(secret, (made, sets, cv), results, message))
+            hmac.compare_digest(mac, _mac(secret, (made, sets, cv), results, digest))
             for secret in settings.secrets
         ):
             why = "the keyed id does not fit the message"
@@ -129,15 +133,24 @@ def _place(results: bytes, chain: Chain, cv: str) -> Custody | NotSealed:
     return place if isinstance(place, NotSealed) else Custody(results, place)
 
 
-def _mac(secret: bytes, words: tuple[str, str, str], results: bytes, message: Message) -> str:
-    """Return 32 characters over what the id stands for."""
-    relaxed = Canonicalization.RELAXED
-    parts = [b"authmilter custody 1", *(word.encode("ascii") for word in words)]
-    parts.append(canonical_field(b"Authentication-Results", results, relaxed))
+def _digest(message: Message) -> bytes:
+    """Return a digest of the fields that an id is bound to."""
+    parts: list[bytes] = []
     for key in ("message-id", *FIELDS):
         fields = message.fields(key)
         parts.append(b"%d %b" % (len(fields), key.encode("ascii")))
-        parts += [canonical_field(h.name, h.value, relaxed) for h in fields]
-    # (no part holds a line end but within itself: each is preceded by its length)
-    whole = b"".join(b"%d:%b" % (len(part), part) for part in parts)
-    return base64.urlsafe_b64encode(hmac.digest(secret, whole, "sha256")[:24]).decode("ascii")
+        parts += [canonical_field(h.name, h.value, Canonicalization.RELAXED) for h in fields]
+    return hashlib.sha256(_joined(parts)).digest()
+
+
+def _mac(secret: bytes, words: tuple[str, str, str], results: bytes, digest: bytes) -> str:
+    """Return 32 characters over what the id stands for; `digest` is that of `_digest`."""
+    parts = [b"authmilter custody 1", *(word.encode("ascii") for word in words)]
+    parts.append(canonical_field(b"Authentication-Results", results, Canonicalization.RELAXED))
+    parts.append(digest)
+    return base64.urlsafe_b64encode(hmac.digest(secret, _joined(parts), "sha256")[:24]).decode("ascii")
+
+
+def _joined(parts: list[bytes]) -> bytes:
+    """Return parts as one text that stands for no others: each is preceded by its length."""
+    return b"".join(b"%d:%b" % (len(part), part) for part in parts)

@@ -2,7 +2,8 @@
 
 `EvidenceStore` is the `EvidenceSource` of a worker. `peek` looks into memory, and where there is nothing begins a fetch
 on the worker's loop and says so; no message ever waits. Promises: one fetch for one record at a time, few at once, few
-waiting (what is beyond is forgotten, the next message asks again), what is kept is bounded in number and octets.
+waiting (what is beyond is forgotten, the next message asks again), fewer still for one sender, so that a slow server with
+many names does not hold up the others; what is kept is bounded in number and octets.
 What can take long (chains, images, files) runs in a small pool of threads. Nothing of it raises: a fault of ours is
 reported, and stands as "could not be fetched" for a short time.
 
@@ -67,13 +68,15 @@ class Key(NamedTuple):
 class StoreLimits:
     """Bounds of a store.
 
-    `concurrent` fetches go on at once and `waiting` wait their turn; `entries` and `octets` are kept in memory, `files`
+    `concurrent` fetches go on at once and `waiting` wait their turn, no more than `share` of both for names that end in
+    the same two labels; `entries` and `octets` are kept in memory, `files`
     in the folder; `threads` compute. `unavailable` is how long (seconds) a failure that may pass is kept, `refused` how
     long one that will not by itself.
     """
 
     concurrent: int = 4
     waiting: int = 100
+    share: int = 3
     entries: int = 2000
     octets: int = 16 << 20
     files: int = 2000
@@ -379,6 +382,10 @@ class EvidenceStore:
         """Fetch a record's documents, or put it behind those that wait."""
         if self._closed or key in self._running or key in self._waiting:
             return
+        site = _site(key)
+        if sum(_site(other) == site for other in (*self._running, *self._waiting)) >= self._limits.share:
+            self.forgotten += 1
+            return
         if len(self._running) >= self._limits.concurrent:
             if len(self._waiting) < self._limits.waiting:
                 self._waiting[key] = None
@@ -471,6 +478,11 @@ class EvidenceStore:
         entry = self._entries.pop(key, None)
         if entry is not None:
             self._octets -= entry.octets
+
+
+def _site(key: Key) -> tuple[str, ...]:
+    """Return what the names of one sender have in common: whoever has a domain has all names below it."""
+    return tuple(key.domain.labels[-2:])
 
 
 def _write_kept(key: Key, evidence: MarkEvidence, since: datetime) -> bytes:

@@ -252,18 +252,17 @@ def report(
             click.echo(json.dumps(_as_dict(line, one)))
     else:
         columns = Columns()
-        columns.add_column("key", no_wrap=True)
-        for title in ("type", "DNS", "about", "line"):
-            columns.add_column(title, overflow="fold")
+        # Names and states stay whole in 80 columns, so that they can be copied and searched for.
+        for title in ("key", "DNS"):
+            columns.add_column(title, no_wrap=True)
+        columns.add_column("about", overflow="fold")
         for (line, entry), one in zip(entries, told, strict=True):
             colour = _COLOURS.get(one.state, "red")
-            kind = f"{entry.key.kind.value} {entry.key.bits}"
+            about = (f"{entry.key.kind.value} {entry.key.bits}", one.detail, line)
             columns.add_row(
                 escape(entry.question.name),
-                kind,
                 f"[{colour}]{one.state.value}[/]",
-                escape(one.detail),
-                escape(line),
+                "\n".join(escape(text) for text in about if text),
             )
         (out or console()).print(columns)
     states = {one.state for one in told}

@@ -306,6 +306,7 @@ def _reload(loaded: Loaded, control: str | None) -> dict[str, Any]:
             runtime.load_policy(loaded),
             runtime.signing_settings(loaded),
             runtime.seal_settings(loaded),
+            named=runtime.named_policies(loaded),
         )
         answer = ask(path, "reload")
     except SilentServiceError as e:

@@ -70,7 +70,6 @@ class Explanation:
         author: the one author, or empty.
         action: sign, pass-unsigned or tempfail.
         signing: as in the log.
-        detail: more about the reason, or empty.
         sender_line: which line says that the session may, or may not, write as the author; empty without an author.
     """
 
@@ -79,7 +78,6 @@ class Explanation:
     author: str
     action: Action
     signing: Signing
-    detail: str = ""
     sender_line: str = ""
 
     def as_data(self) -> dict[str, object]:
@@ -92,7 +90,7 @@ class Explanation:
             "signed": list(self.signing.signed),
             "line": self.signing.line,
             "reason": self.signing.reason,
-            "detail": self.detail,
+            "detail": self.signing.detail,
             "sender_line": self.sender_line,
             "risks": {risk: CURES[Risk(risk)] for risk in self.signing.risks},
         }
@@ -103,17 +101,17 @@ class Explanation:
         yield f"author: {self.author or 'not one'}"
         if self.sender_line:
             yield f"sender: {self.sender_line}"
-        yield from told(self.signing, self.detail)
+        yield from told(self.signing)
         if self.action is Action.TEMPFAIL:
             yield "action: tempfail: the sender is told to try again later"
 
 
-def told(signing: Signing, detail: str = "") -> Iterator[str]:
+def told(signing: Signing) -> Iterator[str]:
     """Yield what was decided about signing as lines for a person: signed by which line, or why not; risks."""
     if signing.signed:
         yield f"signing: signed as {', '.join(signing.signed)} (decided by {signing.line})"
     else:
-        more = f": {detail}" if detail else ""
+        more = f": {signing.detail}" if signing.detail else ""
         yield f"signing: not signed: {signing.reason}{more} (decided by {signing.line})"
     for risk in signing.risks:
         yield f"  risk {risk}: {CURES[Risk(risk)]}"
@@ -163,7 +161,7 @@ def sign(
     explained: bool,
     as_json: bool,
 ) -> None:
-    r"""Sign MESSAGE (a file, or - for standard input) and print it with its DKIM-Signature fields on top.
+    """Sign MESSAGE (a file, or - for standard input) and print it with its DKIM-Signature fields on top.
 
     \b
     authmilter sign mail.eml --domain example.com --selector s1 --key s1.pem
@@ -175,9 +173,18 @@ def sign(
 
     Line ends come out as they went in; what is signed is the message with CRLF, as SMTP carries it. Exit code 1: the
     message is not one that is signed (no author or several, a header that cannot be signed).
-    """
+    """  # noqa: D301 - the backspace is click's mark for a paragraph to be left as it is
     if as_json and not explained:
         raise click.UsageError("--json goes with --explain")
+    if explained and header_only:
+        raise click.UsageError("--explain prints no message: --header does not go with it")
+    if from_config and (domain is not None or selectors or key_files or expire is not None):
+        raise click.UsageError(
+            "with --from-config the configuration says what signs: --domain, --selector, --key and --expire do not go "
+            "with it"
+        )
+    if not from_config and (login is not None or client_ip is not None or daemon_name is not None):
+        raise click.UsageError("--login, --ip and --daemon-name go with --from-config")
     session = Session(authenticated=login, client_ip=_ip(client_ip), daemon_name=daemon_name or "")
     if from_config:
         loaded = config_load.load(config_path)
@@ -258,23 +265,24 @@ def explain(
     authors = Message.parse(whole)[0].authors
     author = authors.addresses[0] if authors.problem is None and len(authors.addresses) == 1 else None
     risks = tuple(sorted(risk.value for risk in settled.risks))
-    detail = ""
     if isinstance(outcome, NotSigned):
-        signing = Signing(line=outcome.line, reason=outcome.reason.value)
-        detail = outcome.detail
+        signing = Signing(line=outcome.line, reason=outcome.reason.value, detail=outcome.detail)
     elif settled.action is Action.SIGN:
         names = tuple(f"{e.domain.ascii}/{e.selector}" for e in outcome.entries)
         signing = Signing(line=outcome.because, risks=risks, signed=names)
     else:
-        signing = Signing(line=outcome.because, risks=risks, reason="unsafe_body")
-        detail = f"{settled.action.value} by on_unsafe_body"
+        signing = Signing(
+            line=outcome.because,
+            risks=risks,
+            reason="unsafe_body",
+            detail=f"{settled.action.value} by on_unsafe_body",
+        )
     return Explanation(
         origin=origin,
         origin_because=because,
         author=printable(str(author), 320) if author is not None else "",
         action=settled.action,
         signing=signing,
-        detail=detail,
         sender_line=settings.senders.decide(session, author)[1] if author is not None else "",
     )
 

@@ -93,6 +93,8 @@ class Risk(StrEnum):
     #: no Date, or no Message-ID: a hop may add one. It is not oversigned, so that this breaks nothing
     NO_DATE = "no_date"
     NO_MESSAGE_ID = "no_message_id"
+    #: To, Cc, Subject or Message-ID stands twice, against RFC 5322 §3.6: some verifiers then say no
+    REPEATED_FIELD = "repeated_field"
 
     @property
     def of_body(self) -> bool:
@@ -100,6 +102,8 @@ class Risk(StrEnum):
         return self in _BODY_RISKS
 
 
+# RFC 5322 §3.6: fields of which there is one at most (those that rspamd counts)
+_ONCE = ("to", "cc", "subject", "message-id")
 _BODY_RISKS = frozenset({Risk.LONG_LINE, Risk.EIGHT_BIT, Risk.BARE_CR, Risk.BARE_LF})
 
 #: For each risk the setting that cures it.
@@ -115,6 +119,8 @@ CURES: Final[Mapping[Risk, str]] = {
     "Sendmail adds it after the milters: let the sender write it",
     Risk.NO_MESSAGE_ID: "Postfix: always_add_missing_headers = yes, or local_header_rewrite_clients covering the "
     "client; Sendmail adds it after the milters: let the sender write it",
+    Risk.REPEATED_FIELD: "the sender must write To, Cc, Subject and Message-ID once (RFC 5322 §3.6): rspamd calls the "
+    "signature of such a message wrong",
 }
 
 
@@ -337,6 +343,8 @@ def _header_risks(message: Message, signed: set[str]) -> frozenset[Risk]:
         risks.add(Risk.NO_DATE)
     if not message.fields("message-id"):
         risks.add(Risk.NO_MESSAGE_ID)
+    if any(len(message.fields(name)) > 1 for name in _ONCE):
+        risks.add(Risk.REPEATED_FIELD)
     return frozenset(risks)
 
 

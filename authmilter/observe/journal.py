@@ -183,6 +183,8 @@ class LogJournal:
             line["signing_line"] = signing.line
             if signing.reason:
                 line["not_signed"] = signing.reason
+                if signing.detail:
+                    line["not_signed_detail"] = signing.detail
             if signing.risks:
                 line["signing_risks"] = list(signing.risks)
         line["disposition"] = decision.disposition.value

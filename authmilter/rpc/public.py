@@ -55,10 +55,15 @@ class PublicCalls:
             (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         )
 
+    @property
+    def watchers(self) -> int:
+        """How many watch our health."""
+        return self._open["Watch"]
+
     def handlers(self) -> list[grpc.GenericRpcHandler]:
         """Return what the server calls, for every service."""
         asked, said = health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse
-        check = grpc.stream_unary_rpc_method_handler(
+        check = grpc.stream_stream_rpc_method_handler(
             self._guarded("Check", self._check), asked.FromString, said.SerializeToString
         )
         watch = grpc.stream_stream_rpc_method_handler(
@@ -82,15 +87,18 @@ class PublicCalls:
         self._leaving.set()
 
     def _guarded(
-        self, kind: str, work: Callable[[Context], Awaitable[Any]]
-    ) -> Callable[[Any, Context], Awaitable[Any]]:
-        async def call(_requests: object, context: Context) -> Any:
+        self, kind: str, work: Callable[[Context], Awaitable[None]]
+    ) -> Callable[[Any, Context], Awaitable[None]]:
+        async def call(_requests: object, context: Context) -> None:
             try:
                 with self._room(kind):
-                    return await work(context)
+                    # Answers are written in here: one that nobody takes is a call that is open.
+                    try:
+                        await work(context)
+                    except Refused as e:
+                        await context.abort(e.code, e.text)
             except Refused as e:
-                refused = e
-            return await context.abort(refused.code, refused.text)
+                await context.abort(e.code, e.text)
 
         return call
 
@@ -130,11 +138,11 @@ class PublicCalls:
         made: Message = values(status=status)
         return made
 
-    async def _check(self, context: Context) -> Message:
+    async def _check(self, context: Context) -> None:
         service = await self._named(context)
         if service and service not in SERVICES:
             raise Refused(StatusCode.NOT_FOUND, "there is no such service")
-        return self._status(service)
+        await context.write(self._status(service))
 
     async def _watch(self, context: Context) -> None:
         service = await self._named(context)

@@ -78,6 +78,11 @@ class GrpcServer:
         """How many calls are under way (health and reflection not counted)."""
         return self._servicer.open_calls if self._servicer is not None else 0
 
+    @property
+    def watchers(self) -> int:
+        """How many watch our health."""
+        return self._public.watchers if self._public is not None else 0
+
     async def start(self, listeners: Sequence[str]) -> None:
         """Listen and serve.
 

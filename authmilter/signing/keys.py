@@ -215,7 +215,9 @@ def _unsafe(file: Path, status: os.stat_result, owners: frozenset[int] | None) -
         return f"belongs to user id {status.st_uid}, neither root nor the service's user"
     try:
         # of the file, and of the link to it, if that is what was named
-        folders = {parent: parent.stat().st_mode for parent in (file.resolve().parent, file.absolute().parent)}
+        folders = {
+            parent: parent.stat().st_mode for parent in (file.resolve().parent, file.absolute().parent)
+        }
     except OSError:
         return ""
     if any(folder & stat.S_IWOTH and not folder & stat.S_ISVTX for folder in folders.values()):
@@ -264,14 +266,24 @@ def publication(entry: SigningEntry, answer: Answer) -> Publication:
     if not found:
         return Publication(entry=entry, state=PublicationState.MISSING, detail="there is no TXT record")
     signature = entry.key.sign(_PROBE)
-    several = "several key records at one name: verifiers may take another" if len(found) > 1 else ""
+
+    def ours(record: records.KeyRecord) -> bool:
+        return (
+            record.key is not None
+            and record.kind == entry.key.kind.value
+            and record.key.verify(signature, _PROBE)
+        )
+
+    if any(map(ours, found)) and not all(map(ours, found)):
+        # RFC 6376 §3.6.2.2: the results are undefined
+        return _unusable(entry, "several key records at one name: verifiers may take another")
     state, detail = PublicationState.UNUSABLE, ""
     for record in found:
         if record.problem is DkimProblem.KEY_REVOKED:
             state, detail = PublicationState.REVOKED, record.detail
         elif record.problem is not None or record.key is None:
             state, detail = PublicationState.UNUSABLE, record.detail
-        elif record.kind != entry.key.kind.value or not record.key.verify(signature, _PROBE):
+        elif not ours(record):
             state, detail = (
                 PublicationState.OTHER_KEY,
                 f"the record holds another key ({record.kind}, {record.bits} bits)",
@@ -281,7 +293,7 @@ def publication(entry: SigningEntry, answer: Answer) -> Publication:
         elif not record.for_mail:
             return _unusable(entry, "its s= does not allow e-mail")
         else:
-            note = "; ".join(n for n in (several, "t=y: in testing mode" if record.testing else "") if n)
+            note = "t=y: in testing mode" if record.testing else ""
             return Publication(
                 entry=entry, state=PublicationState.PUBLISHED, detail=note, testing=record.testing
             )

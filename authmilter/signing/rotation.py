@@ -30,7 +30,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from fcntl import LOCK_EX, flock
 from pathlib import Path
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, TypeVar
 
 from authmilter import grammar
 from authmilter.dkim.crypto import KeyKind, SigningKey, generate_signing_key
@@ -193,7 +193,9 @@ class RotationSettings:
     def __post_init__(self) -> None:
         for kind in self.kinds:
             # any day: all give as many letters
-            selector = _numbered(selector_from(self.template, kind, datetime(2026, 1, 1, tzinfo=UTC)), _MAX_TRIES)
+            selector = _numbered(
+                selector_from(self.template, kind, datetime(2026, 1, 1, tzinfo=UTC)), _MAX_TRIES
+            )
             for domain in self.domains:
                 _ = key_question(domain, selector)
 
@@ -401,7 +403,9 @@ def parse(data: bytes | str, file: str = STATE_FILE) -> RotationState:
     try:
         document = json.loads(data)
     except json.JSONDecodeError as e:
-        raise StoreError(f"{_DAMAGED}: {e.msg}", span=Span(file=file, line=e.lineno, column=e.colno)) from None
+        raise StoreError(
+            f"{_DAMAGED}: {e.msg}", span=Span(file=file, line=e.lineno, column=e.colno)
+        ) from None
     except (ValueError, RecursionError):  # no text, a number of thousands of digits, thousands of brackets
         raise StoreError(f"{_DAMAGED}: this is no JSON of ours", span=Span(file=file)) from None
     try:
@@ -421,6 +425,7 @@ _DAMAGED = "the state of the keys cannot be read, it is damaged"
 #: The end of the year 9999, beyond which no date can be told.
 _MAX_TIME = 253_402_300_799
 _T = TypeVar("_T")
+_KINDS: Mapping[type, str] = {int: "a whole number", str: "a text", list: "a list", bool: "true or false"}
 
 
 def _member(data: object, name: str, place: str, kind: type[_T]) -> _T:
@@ -430,8 +435,8 @@ def _member(data: object, name: str, place: str, kind: type[_T]) -> _T:
         raise ValueError(f"`{path}` is missing")
     value = data[name]
     if type(value) is not kind:  # True is an int to isinstance
-        raise ValueError(f"`{path}` is not what is written there")
-    return cast("_T", value)
+        raise ValueError(f"`{path}` is not {_KINDS[kind]}")
+    return value
 
 
 def _generation(data: object, place: str) -> Generation:

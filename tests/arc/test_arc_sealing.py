@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -11,8 +12,11 @@ from pathlib import Path
 import dkim
 import pytest
 
+from authmilter.arc.chain import read as read_chain
+from authmilter.arc.custody import recall
 from authmilter.arc.result import ArcProblem, ArcStatus
-from authmilter.arc.seal import NotSealedReason, RecipientPatterns, SealSettings
+from authmilter.arc.seal import NotSealed, NotSealedReason, RecipientPatterns, SealSettings
+from authmilter.arc.settings import ArcSettings
 from authmilter.dkim.crypto import KeyKind
 from authmilter.errors import ConfigError
 from authmilter.headers.edits import applied
@@ -295,6 +299,27 @@ def test_without_an_id_that_fits_there_is_no_seal(config: str, change: object, a
     assert verdict.sealing.reason == NotSealedReason.NO_CUSTODY
     assert verdict.sealing.detail
     assert b"d=ours.example" not in out
+
+
+def test_strangers_fields_that_look_like_ours_cost_little() -> None:
+    """Fields of other names are not removed, so a list may bring back many of them, and a long chain with them."""
+    lookalike = b" other.example; x=y;\r\n x-authmilter=pass policy.custody=1795305600.0.none." + b"A" * 32
+    chain_fields = [
+        (name, b" i=%d; " % number + b"a " * 8000)
+        for number in range(1, 51)
+        for name in (b"ARC-Seal", b"ARC-Message-Signature", b"ARC-Authentication-Results")
+    ]
+    fields = [(b"Authentication-Results", lookalike)] * 64 + chain_fields
+    message = Message.of_fields((*fields, (b"From", b" a@victim.example"), (b"Message-ID", b" <1@x>")))
+    settings = SealSettings(
+        entry=OURS, outbound=RecipientPatterns(everybody=True), secrets=(b"a" * 40, b"b" * 40)
+    )
+    chain = read_chain(message, ArcSettings())
+    began = time.process_time()
+    found = recall(message, chain, settings, now=NOW)
+    assert isinstance(found, NotSealed)
+    assert found.reason is NotSealedReason.NO_CUSTODY
+    assert time.process_time() - began < 0.1
 
 
 def test_only_the_trusted_hop_brings_something_back(config: str) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from authmilter.arc.result import ArcStatus
 from authmilter.arc.settings import TrustedSealers
 from authmilter.names import Domain
 from authmilter.verdict import Decision, Disposition, OverrideReason
-from tests.support.arc import AAR, MESSAGE, Forged, forge, sealed, trusting, validate, zone_of
+from tests.support.arc import AAR, MESSAGE, NOW, Forged, forge, sealed, trusting, validate, zone_of
 from tests.support.road import Notes, a_runtime, travel
 
 SEALERS = ("sealer.example", "second.example", "attacker.example")
@@ -90,6 +93,15 @@ def test_a_trusted_sealer_gives_policy_a_reason_and_the_report_says_whom() -> No
         pytest.param(sealed(MESSAGE, results=b"mx; spf=pass (dmarc=pass header.from=victim.example)"), id="in-a-comment"),
         pytest.param(sealed(MESSAGE, results=b"mx; dmarc=bestguesspass header.from=victim.example"), id="best-guess"),
         pytest.param(sealed(MESSAGE, results=b"mx; x-dmarc=pass header.from=victim.example"), id="other-method"),
+        pytest.param(sealed(MESSAGE, results=b"mx; dmarc/2=pass header.from=victim.example"), id="other-version"),
+        pytest.param(sealed(MESSAGE, results=b"mx 2; dmarc=pass header.from=victim.example"), id="other-format"),
+        pytest.param(
+            sealed(MESSAGE, results=b"mx; dmarc=pass header.from=attacker.example header.from=victim.example"), id="two-domains"
+        ),
+        pytest.param(
+            sealed(MESSAGE, results=b"mx; dmarc=pass (header.from=victim.example) header.from=sub.victim.example"), id="below"
+        ),
+        pytest.param(sealed(MESSAGE, results=b"mx; dmarc=pass policy.from=victim.example"), id="other-property"),
         # cv=none behind a trusted name, signed with the attacker's key
         pytest.param(forge(MESSAGE, [Forged(domain="attacker.example", seal={"d": "sealer.example"})]), id="borrowed-name"),
         # a message signature that leaves the author open, so that From can be replaced
@@ -106,6 +118,57 @@ def test_nothing_else_does(raw: bytes) -> None:
     assert decision.override_comment == ""
 
 
+_EXCEPTION = """
+exceptions:
+  - {author: victim.example, forwarder: sealer.example, proven_by: arc, owner: jane, reason: test, expires: 2026-11-22}
+rules:
+  - {id: excepted, when: {dmarc.status: fail, exception.applies: true}, then: accept}
+  - {id: dmarc-reject, when: {dmarc.status: [fail, permerror]}, then: reject}
+default: accept
+"""
+_OPEN = forge(MESSAGE, [Forged(ams={"h": "to:subject"})])
+_CUT = forge(MESSAGE, [Forged(ams={"l": str(len(b"Hello there\r\n"))})])
+
+
+@pytest.mark.parametrize(
+    ("raw", "excepted"),
+    [
+        pytest.param(sealed(MESSAGE), True, id="the-forwarder"),
+        pytest.param(sealed(MESSAGE, "attacker.example"), False, id="another-sealer"),
+        pytest.param(sealed(sealed(MESSAGE), "attacker.example"), False, id="not-the-newest"),
+        pytest.param(sealed(MESSAGE).replace(b"Hello there", b"Pay here"), False, id="changed"),
+        pytest.param(
+            forge(MESSAGE, [Forged(domain="attacker.example", seal={"d": "sealer.example"})]),
+            False,
+            id="borrowed-name",
+        ),
+        # what the forwarder sealed leaves the author, or the end of the body, to whoever sends it again
+        pytest.param(_OPEN.replace(b"From: Alice", b"From: Your bank"), False, id="author-open"),
+        pytest.param(_CUT, True, id="length-to-the-end"),
+        pytest.param(_CUT + b"Pay here\r\n", False, id="end-open"),
+        # several authors, one of them the exception's
+        pytest.param(sealed(b"From: x@attacker.example\r\n" + MESSAGE), False, id="two-from-fields"),
+        pytest.param(
+            sealed(MESSAGE.replace(b"<alice@victim.example>", b"<alice@victim.example>, x@attacker.example")),
+            False,
+            id="two-authors",
+        ),
+    ],
+)
+def test_a_forwarder_is_proven_by_its_seal_on_this_very_message(
+    tmp_path: Path, raw: bytes, *, excepted: bool
+) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(_EXCEPTION)
+    config = f"policy: {policy}\nauthserv_id: mx.recv.example\n"
+    built = replace(a_runtime(config, ZONE, Notes()), now=lambda: NOW)
+    _mail, verdict = travel(
+        raw, built, mail_from="<b@attacker.example>", helo="mx.attacker.example", client_ip="192.0.2.66"
+    )
+    assert (verdict.decision.rule == "excepted") is excepted
+    assert (verdict.decision.disposition is Disposition.ACCEPT) is excepted
+
+
 def test_without_a_list_nobody_is_trusted() -> None:
     decision = decided(sealed(MESSAGE), "policy: enforce\nauthserv_id: mx.recv.example\n")
     assert decision.rule == "dmarc-reject"
@@ -120,6 +183,15 @@ def test_two_from_fields_have_no_author_to_vouch_for() -> None:
     raw = sealed(b"From: x@attacker.example\r\n" + MESSAGE)
     found = validate(raw, ZONE, trusting("sealer.example"))
     assert found.dmarc_passed_at == 0
+
+
+@pytest.mark.parametrize("name", [b"From ", b"FROM", b"from\t"])
+def test_a_from_field_that_the_sealer_did_not_see_leaves_nobody_to_vouch_for(name: bytes) -> None:
+    raw = name + b": x@attacker.example\r\n" + sealed(MESSAGE)
+    found = validate(raw, ZONE, trusting("sealer.example"))
+    assert not found.whole
+    assert found.dmarc_passed_at == 0
+    assert not found.trusted
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ ROOMS = (
         (
             "rpc/auth.py",
             "rpc/certificates.py",
+            "rpc/public.py",
             "rpc/refusal.py",
             "rpc/server.py",
             "rpc/servicer.py",
@@ -93,6 +94,7 @@ ROOMS = (
         (
             "rpc/codec.py",
             "rpc/methods.py",
+            "rpc/public.py",
             "rpc/refusal.py",
             "rpc/servicer.py",
             "remote/blocking.py",
@@ -111,10 +113,10 @@ ROOMS = (
     Room(
         "grpc_health",
         "grpcio-health-checking",
-        ("rpc/server.py", "remote/blocking.py", "remote/waiting.py"),
+        ("rpc/public.py", "remote/blocking.py", "remote/waiting.py"),
         "the standard health service, and who asks it",
     ),
-    Room("grpc_reflection", "grpcio-reflection", ("rpc/server.py",), "the standard reflection service"),
+    Room("grpc_reflection", "grpcio-reflection", ("rpc/public.py",), "the standard reflection service"),
     Room("structlog", "structlog", ("observe/journal.py",), "the one place that writes lines"),
     Room("click", "click", ("cli/*.py",), "the command line door, a file for each command"),
     Room("rich", "rich", ("cli/*.py",), "tables for people, at the same door"),

@@ -322,6 +322,24 @@ def _chained(sets: int) -> Work:
     return work
 
 
+def _marked(*, on: bool) -> Work:
+    """A signed message of an author domain that has a BIMI record; the row asks for it where `on`."""
+    each = letter(2_000)
+    answers = {
+        **zone(),
+        "default._bimi.sender00.example": {"TXT": ["v=BIMI1; l=https://sender00.example/l.svg; a="]},
+    }
+    bimi = f"bimi: {{enabled: {'true' if on else 'false'}}}\n"
+    built = a_runtime(f"authserv_id: mx.recv.example\npolicy: monitor\n{bimi}", answers)
+
+    def work() -> Verdict:
+        message, start = Message.parse(each.raw)
+        return verification(built, each, message, each.raw[start:])
+
+    assert (work().evidence.bimi is not None) is on
+    return work
+
+
 def _cases() -> dict[str, Case]:
     found: dict[str, Case] = {
         "parse, 21 fields": Case(lambda: _parse(21)),
@@ -348,6 +366,8 @@ def _cases() -> dict[str, Case]:
     found["whole message, 10 KB, nothing recalled"] = Case(lambda: _whole(10_000, recalled=False))
     found["whole message, no ARC field"] = Case(lambda: _chained(0))
     found["whole message, three ARC sets"] = Case(lambda: _chained(3), "rsa")
+    found["whole message, BIMI off"] = Case(lambda: _marked(on=False))
+    found["whole message, BIMI on, record read"] = Case(lambda: _marked(on=True))
     return found
 
 

@@ -308,8 +308,27 @@ def test_few_fetches_go_on_at_once_and_few_wait(tmp_path: Path) -> None:
         assert store.peek(DOMAIN, "s9", server.url("/slow"), "") is None  # forgotten, begun only now
 
     with_store(
-        tmp_path, use, pages={"/slow": STALL}, limits=StoreLimits(concurrent=2, waiting=3), timeout=0.2
+        tmp_path,
+        use,
+        pages={"/slow": STALL},
+        limits=StoreLimits(concurrent=2, waiting=3, share=10),
+        timeout=0.2,
     )
+
+
+def test_one_sender_with_many_names_and_a_slow_server_holds_up_nobody(tmp_path: Path) -> None:
+    async def use(store: EvidenceStore, server: WebServer, _clock: Clock) -> None:
+        for n in range(50):
+            evil = Domain.parse(f"n{n}.evil.example")
+            assert store.peek(evil, f"s{n}", server.url("/slow"), "") is None
+        assert (store.begun, store.forgotten) == (3, 47)
+        location, authority = server.url("/logo.svg"), server.url("/mark.pem")
+        assert store.peek(DOMAIN, "default", location, authority) is None
+        assert store.begun == 4  # at once
+        await store.settled()
+        assert store.peek(DOMAIN, "default", location, authority) is not None
+
+    with_store(tmp_path, use, pages={**PAGES, "/slow": STALL}, timeout=0.5)
 
 
 def test_a_closed_store_begins_nothing(tmp_path: Path) -> None:

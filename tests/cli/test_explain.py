@@ -179,7 +179,10 @@ def test_verify_explains_why_mail_is_not_signed(folder: Path) -> None:
         == "signing: not signed: not_outbound (decided by signing.origins: internet is not among them)"
     )
     forged = _verify(folder, "--login", "eve@good.example", "--explain").splitlines()
-    assert forged[-1] == "signing: not signed: sender_not_allowed (decided by signing.senders[0])"
+    assert forged[-1] == (
+        "signing: not signed: sender_not_allowed: the session may not write as good.example "
+        "(decided by signing.senders[0])"
+    )
     assert _verify(folder, "--explain", config="none.yaml").splitlines()[-1] == "signing: not configured"
 
 

@@ -225,6 +225,7 @@ def test_a_forged_submitter_is_not_signed(road: Road) -> None:
     assert b"DKIM-Signature" not in mail.header
     assert road.logged(mail)["not_signed"] == "sender_not_allowed"
     assert road.logged(mail)["signing_line"] == "signing.senders[0]"
+    assert road.logged(mail)["not_signed_detail"] == "the session may not write as good.example"
 
 
 def test_mail_of_the_program_sendmail_is_signed(road: Road) -> None:

@@ -156,7 +156,7 @@ def test_what_we_sign_verifies_in_daemons_that_others_run(
             wrong[name] = {result for result, _, _ in found}
     refused = REFUSED_BY_RSPAMD if isinstance(peer, PrivateRspamd) else set()
     assert wrong == {name: {"fail"} for name in refused}
-    assert len(CORPUS) == 38
+    assert len(CORPUS) == 39
 
 
 def test_a_daemon_says_fail_where_a_field_is_added_or_the_body_changed(

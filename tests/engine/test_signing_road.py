@@ -104,6 +104,7 @@ def test_internet_mail_is_not_signed_and_a_bound_login_signs_its_own_domain_only
     _mail, forged = _send(bound, MESSAGE, replace(SUBMISSION, authenticated="eve@good.example"))
     assert forged.signing is not None
     assert (forged.signing.signed, forged.signing.reason) == ((), "sender_not_allowed")
+    assert forged.signing.detail == "the session may not write as good.example"
 
 
 def test_an_unsafe_body_is_deferred_where_the_administrator_says_so(tmp_path: Path) -> None:
@@ -112,10 +113,13 @@ def test_an_unsafe_body_is_deferred_where_the_administrator_says_so(tmp_path: Pa
     assert warned.signing is not None
     assert len(warned.signing.signed) == 2
     assert "long_line" in warned.signing.risks
+    assert warned.signing.detail == ""
     _mail, deferred = _send(_signing(tmp_path, "  on_unsafe_body: tempfail\n"), unsafe, SUBMISSION)
     assert deferred.decision.disposition is Disposition.TEMPFAIL
     assert deferred.decision.reply is not None
     assert deferred.decision.reply.code == 451
+    assert deferred.signing is not None
+    assert (deferred.signing.reason, deferred.signing.detail) == ("unsafe_body", "tempfail by on_unsafe_body")
     assert deferred.edits == ()
 
 

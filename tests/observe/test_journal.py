@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from authmilter.mail import Envelope, Session
 from authmilter.names import parse_helo, parse_ip, parse_recipient, parse_reverse_path
 from authmilter.observe.journal import LogJournal, LogSettings, make_log
 from authmilter.policy import loader
+from authmilter.verdict import Signing
 
 ZONE = {
     "example.com": {"TXT": ["v=spf1 exp=why.example.com -all"]},
@@ -129,3 +131,28 @@ def test_no_text_of_a_stranger_breaks_a_line_or_reaches_a_terminal(format_: str)
     assert line.count("\n") == 1
     assert line[:-1].isascii()
     assert line[:-1].isprintable()
+
+
+def test_why_a_mail_is_not_signed_is_in_its_line() -> None:
+    out = io.StringIO()
+    settings = LogSettings()
+    journal = LogJournal(make_log(settings, out), settings)
+    told: list[dict[str, Any]] = []
+    for signing in (
+        Signing(
+            line="signing.senders[0]", reason="sender_not_allowed", detail="may not write as example.com"
+        ),
+        Signing(line="signing: no line is for example.com", reason="no_key"),
+    ):
+        built = runtime.build(
+            Loaded(config=Config(), path=None, base=config_load.DEFAULT_PATH.parent),
+            resolver=ZoneResolver(ZONE),
+        )
+        mail, verdict = asyncio.run(
+            engine.verify(b"From: a@example.com\r\n\r\nx\r\n", built, session=Session())
+        )
+        journal.record(mail, replace(verdict, signing=signing), queue_id="", listener="test")
+        told.append(json.loads(out.getvalue().splitlines()[-1]))
+    assert told[0]["not_signed"] == "sender_not_allowed"
+    assert told[0]["not_signed_detail"] == "may not write as example.com"
+    assert (told[1]["not_signed"], "not_signed_detail" in told[1]) == ("no_key", False)

@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from authmilter import runtime
+from authmilter.config.load import load
 from authmilter.errors import AuthMilterError, ConfigError
 from authmilter.rpc.certificates import Certificates
 from authmilter.rpc.settings import Identity, RpcSettings, TlsFiles, token_hash
@@ -252,4 +254,30 @@ def test_a_refused_change_is_told_once(tmp_path: Path) -> None:
     assert len(told) == 1
     assert "the certificate read before stays in use" in told[0]
     _install(tmp_path, OURS.issue("mx.example"))
+    assert certificates.newest() is not first
+
+
+def test_a_wrong_grpc_setting_is_shown_with_its_place(tmp_path: Path) -> None:
+    file = tmp_path / "authmilter.yaml"
+    file.write_text("grpc:\n  listen: ['127.0.0.1:0']\n  certificate: gone.pem\n  key: gone.key\n")
+    with pytest.raises(ConfigError, match=r"authmilter\.yaml:3:16: `grpc\.certificate`: .*cannot be read"):
+        runtime.grpc_settings(load(file))
+    file.write_text("grpc:\n  listen: ['127.0.0.1:0']\n  policies: [a.yaml, enforce.yaml]\n")
+    (tmp_path / "a.yaml").write_text("version: 1\nrules: []\ndefault: accept\n")
+    with pytest.raises(ConfigError, match=r"authmilter\.yaml:3:22: `grpc\.policies`: .*`enforce`"):
+        runtime.build(load(file))
+
+
+def test_half_written_files_never_replace_good_ones(tmp_path: Path) -> None:
+    files = _install(tmp_path, OURS.issue("mx.example"))
+    told: list[str] = []
+    certificates = Certificates(files, told.append)
+    first = certificates.newest()
+    key, whole = OURS.issue("mx.example")
+    (tmp_path / "key.pem").write_bytes(key)
+    for cut in range(0, len(whole) - 30, 97):
+        (tmp_path / "cert.pem").write_bytes(whole[:cut])
+        assert certificates.newest() is first
+    assert len(told) >= 1
+    (tmp_path / "cert.pem").write_bytes(whole)
     assert certificates.newest() is not first

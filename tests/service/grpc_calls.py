@@ -87,9 +87,12 @@ class Connection:
         )
         return await call(request, timeout=seconds)
 
-    async def verify(self, seconds: float = 20) -> str:
+    async def verify(self, seconds: float = 20, *, policy: str = "") -> str:
         """Have a message judged; returns the rule."""
-        return rule_of(await self.call("VerifierService", "Verify", verify_request(), seconds))
+        request = verify_request()
+        if policy:
+            request.options.policy = policy
+        return rule_of(await self.call("VerifierService", "Verify", request, seconds))
 
     def upload(self) -> Upload:
         """Begin to have a message judged that comes in pieces."""

@@ -501,3 +501,40 @@ def test_keys_are_loaded_only_where_somebody_may_sign() -> None:
         signed = run(_sign(target(service)))
         assert [field.name for field in signed.fields] == ["DKIM-Signature"]
         assert "d=example.org; s=one" in " ".join(signed.fields[0].value.split())
+
+
+def test_a_policy_that_callers_name_is_reloaded_and_has_a_part_in_the_digest() -> None:
+    with grpc_service() as service:
+        named = service.base / "named.yaml"
+        named.write_text(policy("first"))
+        change_grpc(service, policies=[str(named)])
+
+        async def main() -> None:
+            assert "error" not in await ask(service, "reload")
+            pids, digest = grpc_pids(service), service.ask("status")["digest"]
+            async with connected(target(service)) as client:
+                for number in range(4):
+                    assert await client.verify(policy="named") == ("second" if number % 2 else "first")
+                    named.write_text(policy("first" if number % 2 else "second"))
+                    told = await ask(service, "reload")
+                    assert told["how"] == "swap"
+                    assert told["digest"] != digest
+                    digest = told["digest"]
+                named.write_text("version: 1\nrules: nonsense\n")
+                told = await ask(service, "reload")
+                assert f"{named}:2:8" in str(told["error"])
+                assert await client.verify(policy="named") == "first"
+            assert grpc_pids(service) == pids
+
+        run(main())
+
+
+def test_a_named_policy_that_is_wrong_ends_the_start_with_its_place() -> None:
+    with grpc_service() as service:
+        service.stop()
+        named = service.base / "named.yaml"
+        named.write_text("version: 1\nrules: nonsense\n")
+        change_grpc(service, policies=[str(named)])
+        service.start(wait=False)
+        assert service.process.wait(15) == 78
+        assert f"{named}:2:8" in service.log_text()

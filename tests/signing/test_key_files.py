@@ -143,7 +143,8 @@ def test_what_the_dns_says_of_a_key(kind: KeyKind) -> None:
         (of(record), PublicationState.PUBLISHED, ""),
         (of(record.replace("v=DKIM1; ", "v=DKIM1; t=y; ")), PublicationState.PUBLISHED, "testing"),
         (of("v=spf1 -all", record), PublicationState.PUBLISHED, ""),
-        (of(other(entry.key).record, record), PublicationState.PUBLISHED, "several key records"),
+        (of(other(entry.key).record, record), PublicationState.UNUSABLE, "several key records"),
+        (of(record, "v=DKIM1; p="), PublicationState.UNUSABLE, "several key records"),
         (of(other(entry.key).record), PublicationState.OTHER_KEY, "another key"),
         (
             of(both()[0].key.record if kind is KeyKind.ED25519 else ED.record),

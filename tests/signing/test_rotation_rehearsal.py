@@ -294,6 +294,26 @@ def test_a_key_that_the_service_would_refuse_is_not_used(rehearsal: Rehearsal) -
     assert rehearsal.states() == ["active"]
 
 
+def test_a_clock_that_was_wrong_is_told(rehearsal: Rehearsal) -> None:
+    assert rehearsal.run().code == 0
+    file = rehearsal.folder / STATE_FILE
+    state = json.loads(file.read_text())
+    assert "speaks of" not in rehearsal.rotate("status").err
+    state["generations"][0]["since"] += 20 * 365 * 86400
+    file.write_text(json.dumps(state))
+    assert f"{file} speaks of 20" in rehearsal.rotate("status").err
+
+
+def test_keys_are_made_for_all_domains_or_for_none(rehearsal: Rehearsal) -> None:
+    config = rehearsal.folder.parent / "c.yaml"
+    config.write_text(config.read_text().replace('["example.com"]', '["example.net", "example.com"]'))
+    assert rehearsal.rotate("begin", "example.com").code == 0
+    ran = rehearsal.rotate("begin", "example.net", "example.com")
+    assert (ran.code, "example.com: there is a pending generation" in ran.err) == (65, True)
+    assert [g.domain.ascii for g in rehearsal.state.generations] == ["example.com"]
+    assert rehearsal.rotate("begin", "example.net").code == 0
+
+
 def test_what_cannot_be_is_said(rehearsal: Rehearsal, tmp_path: Path) -> None:
     assert rehearsal.rotate("begin", "other.example").code == 78
     assert rehearsal.rotate("begin", "a..b").code == 64
@@ -301,6 +321,7 @@ def test_what_cannot_be_is_said(rehearsal: Rehearsal, tmp_path: Path) -> None:
     for command in ("advance", "run", "status"):
         ran = rehearsal.rotate(command)
         assert ran.code == 65
+        assert f"{rehearsal.folder / STATE_FILE}:1:1: " in ran.err
         assert "damaged" in ran.err
     shutil.rmtree(rehearsal.folder)
     ran = rehearsal.rotate("run")

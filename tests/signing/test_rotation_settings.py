@@ -121,6 +121,14 @@ def test_the_identity_names_the_keys_too(tmp_path: Path) -> None:
             "    - {domains: [a.example], folder: k}\n    - {domains: ['*.a.example'], folder: l}",
             "has the domain a.example",
         ),
+        (
+            "    - {domains: [a.example], folder: k, selector: '" + "{date}" * 8 + "'}",
+            "expected a selector",
+        ),
+        (
+            "    - {domains: [" + f"{'d' * 60}." * 3 + "example], folder: k, selector: '" + "x" * 58 + "'}",
+            r"signing.rotation\[0\]",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path: Path, text: str, what: str) -> None:

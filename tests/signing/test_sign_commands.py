@@ -118,6 +118,12 @@ def test_a_signed_message_verifies_and_keeps_its_line_ends() -> None:
 
 
 @pytest.mark.usefixtures("place")
+def test_the_help_shows_its_examples_a_line_each() -> None:
+    shown = CliRunner().invoke(sign, ["--help"]).stdout
+    assert "\\b" not in shown
+    assert "\n  authmilter sign mail.eml --from-config\n" in shown
+
+
 def test_only_the_header_is_printed_on_request() -> None:
     ran = signed("--header", "--expire", "3600")
     assert ran.exit_code == 0
@@ -161,6 +167,12 @@ def test_wrong_command_lines() -> None:
         (["mail.eml", "--domain", "example.com", "--selector", "s!", "--key", key], 2),
         (["mail.eml", "--domain", "example.com", "--selector", "s", "--selector", "t", "--key", key], 2),
         (["gone.eml", "--domain", "example.com", "--selector", "s", "--key", key], 66),
+        # what would be passed over in silence
+        (["mail.eml", "--from-config", "--domain", "example.com"], 2),
+        (["mail.eml", "--from-config", "--expire", "60"], 2),
+        (["mail.eml", "--domain", "example.com", "--selector", "s", "--key", key, "--login", "alice"], 2),
+        (["mail.eml", "--from-config", "--explain", "--header"], 2),
+        (["mail.eml", "--from-config", "--json"], 2),
     ):
         assert runner.invoke(sign, options).exit_code == code, options
 
@@ -194,6 +206,27 @@ def test_every_key_of_a_table_is_checked(place: Path) -> None:
     published[f"{made[0]['selector']}._domainkey.example.net"] = {"TXT": [made[0]["record"]]}
     (place / "zone.json").write_text(json.dumps(published), "utf-8")
     assert checked("--table", "table")[0] == 0
+
+
+def test_a_record_in_strings_and_behind_an_alias_is_found(place: Path) -> None:
+    made = generated("--type", "rsa", "--bits", "4096")[0]
+    options = ("--domain", "example.com", "--selector", str(made["selector"]), "--key", str(made["file"]))
+    assert isinstance(made["strings"], list)
+    assert len(made["strings"]) > 2
+    alias = {made["name"]: {"CNAME": "keys.example.net"}}
+    for node, code, state in (
+        ({"TXT": [made["strings"]]}, 0, "published"),
+        ({"TXT": [made["strings"][:-1]]}, 1, "unusable"),
+        ({"TXT": [[made["strings"][0], " ", *made["strings"][1:]]]}, 0, "published"),
+        ({"TXT": ["v=DKIM1; p="]}, 1, "revoked"),
+        ({"TXT": [made["strings"], "v=DKIM1; p="]}, 1, "unusable"),
+    ):
+        (place / "zone.json").write_text(json.dumps({**alias, "keys.example.net": node}), "utf-8")
+        found, told = checked(*options)
+        assert (found, told[0]["state"]) == (code, state), node
+        assert set(told[0]) == {
+            "name", "domain", "selector", "type", "bits", "state", "detail", "testing", "line",
+        }  # fmt: skip
 
 
 def test_one_key_and_opendkims_tables_are_checked(place: Path) -> None:

@@ -154,6 +154,7 @@ BINDINGS = SenderBindings(
         Binding(
             users=("*",), networks=(ip_network("::1/128"),), authors=("shared@example.com",), line="five"
         ),
+        Binding(users=("*@example.org",), authors=("{login}",), line="six"),
     )
 )
 
@@ -168,6 +169,10 @@ BINDINGS = SenderBindings(
         (session("alice@example.com"), "alice@example.net", False, "one"),
         (session("alice@example.com"), "shared@example.com", True, "five"),
         (session("ALICE@example.com"), "alice@example.com", False, "five"),
+        (session("strasse@example.org"), "Strasse@example.org", True, "six"),
+        (session("strasse@example.org"), "straße@example.org", False, "five"),
+        (session("straße@example.org"), "straße@example.org", True, "six"),
+        (session("straße@example.org"), "STRASSE@example.org", False, "five"),
         (session("bob@example.net"), "anybody@example.net", True, "two"),
         (session("bob@example.net"), "bob@sub.example.net", False, "two"),
         (session("bob"), "bob@example.net", False, "five"),

@@ -1330,16 +1330,18 @@ class Quarantine(_message.Message):
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
 class Signing(_message.Message):
-    __slots__ = ("signed", "line", "reason", "risks")
+    __slots__ = ("signed", "line", "reason", "risks", "detail")
     SIGNED_FIELD_NUMBER: _ClassVar[int]
     LINE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     RISKS_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
     signed: _containers.RepeatedScalarFieldContainer[str]
     line: str
     reason: str
     risks: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, signed: _Optional[_Iterable[str]] = ..., line: _Optional[str] = ..., reason: _Optional[str] = ..., risks: _Optional[_Iterable[str]] = ...) -> None: ...
+    detail: str
+    def __init__(self, signed: _Optional[_Iterable[str]] = ..., line: _Optional[str] = ..., reason: _Optional[str] = ..., risks: _Optional[_Iterable[str]] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class Sealing(_message.Message):
     __slots__ = ("mode", "sealed", "instance", "cv", "reason", "detail")
