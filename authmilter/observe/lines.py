@@ -34,7 +34,17 @@ class LineWriter:
             from the thread or from `put`.
     """
 
-    __slots__ = ("_done", "_failed", "_gathered", "_handed", "_later", "_stream", "_thread", "_timed", "_to_write")
+    __slots__ = (
+        "_done",
+        "_failed",
+        "_gathered",
+        "_handed",
+        "_later",
+        "_stream",
+        "_thread",
+        "_timed",
+        "_to_write",
+    )
 
     def __init__(
         self,

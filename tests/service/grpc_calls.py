@@ -112,14 +112,15 @@ class Connection:
         )
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
-    async def watch(self) -> list[int]:
-        """Watch its health until the server goes; returns what was said."""
+    async def watch(self, begun: asyncio.Event) -> list[int]:
+        """Watch its health until the server goes; returns what was said. Sets `begun` with the first of it."""
         stub = health_pb2_grpc.HealthStub(self._channel)
         call = stub.Watch(health_pb2.HealthCheckRequest(service=""), timeout=30, wait_for_ready=True)
         said = []
         with contextlib.suppress(grpc.aio.AioRpcError):
             while (answer := await call.read()) is not grpc.aio.EOF:
                 said.append(answer.status)
+                begun.set()
         return said
 
     async def close(self) -> None:

@@ -244,7 +244,9 @@ def test_stop_under_load_ends_every_call_that_has_begun(served: Service) -> None
     async def main() -> None:
         async with Callers(target(served), clients=8) as callers:
             async with connected(target(served)) as watcher:
-                watching = asyncio.create_task(watcher.watch())
+                begun = asyncio.Event()
+                watching = asyncio.create_task(watcher.watch(begun))
+                await begun.wait()
                 await callers.more(40)
                 served.process.send_signal(signal.SIGTERM)
                 said = await watching

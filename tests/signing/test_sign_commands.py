@@ -117,13 +117,13 @@ def test_a_signed_message_verifies_and_keeps_its_line_ends() -> None:
         assert dkimpy_verifies(wire, zone(made), 0)
 
 
-@pytest.mark.usefixtures("place")
 def test_the_help_shows_its_examples_a_line_each() -> None:
     shown = CliRunner().invoke(sign, ["--help"]).stdout
     assert "\\b" not in shown
     assert "\n  authmilter sign mail.eml --from-config\n" in shown
 
 
+@pytest.mark.usefixtures("place")
 def test_only_the_header_is_printed_on_request() -> None:
     ran = signed("--header", "--expire", "3600")
     assert ran.exit_code == 0
