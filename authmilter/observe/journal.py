@@ -191,6 +191,10 @@ class LogJournal:
         line["rule"] = decision.rule
         line["policy"] = decision.policy
         line["because"] = decision.because
+        if decision.override is not None:
+            line["override"] = decision.override.value
+            if decision.override_comment:
+                line["override_comment"] = printable(decision.override_comment, 1000)
         if decision.reply is not None:
             reply = decision.reply
             # The text may repeat an address, or a domain's own explanation with one (macro `l`).

@@ -15,11 +15,11 @@ from authmilter.config import load as config_load
 from authmilter.config.load import Loaded
 from authmilter.config.model import Config
 from authmilter.dns.zone import ZoneResolver
-from authmilter.mail import Envelope, Session
+from authmilter.mail import Envelope, Mail, Session
 from authmilter.names import parse_helo, parse_ip, parse_recipient, parse_reverse_path
 from authmilter.observe.journal import LogJournal, LogSettings, make_log
 from authmilter.policy import loader
-from authmilter.verdict import Signing
+from authmilter.verdict import OverrideReason, Signing, Verdict
 
 ZONE = {
     "example.com": {"TXT": ["v=spf1 exp=why.example.com -all"]},
@@ -55,6 +55,30 @@ def judged_line(*, settings: LogSettings) -> dict[str, Any]:
     """Judge a message and return what was logged of it, read."""
     line: dict[str, Any] = json.loads(line_of(settings=settings))
     return line
+
+
+def test_the_line_says_why_a_dmarc_policy_was_not_applied() -> None:
+    kept: list[tuple[Mail, Verdict]] = []
+
+    class Keep(LogJournal):
+        def record(self, mail: Mail, verdict: Verdict, *, queue_id: str, listener: str) -> None:
+            del queue_id, listener
+            kept.append((mail, verdict))
+
+    settings = LogSettings()
+    out = io.StringIO()
+    log = make_log(settings, out)
+    judge(Keep(log, settings), ZoneResolver(ZONE))
+    ((mail, verdict),) = kept
+    spared = replace(
+        verdict.decision,
+        override=OverrideReason.LOCAL_POLICY,
+        override_comment="arc=pass as[1].d=list.example",
+    )
+    LogJournal(log, settings).record(mail, replace(verdict, decision=spared), queue_id="", listener="x")
+    line = json.loads(out.getvalue())
+    assert (line["override"], line["override_comment"]) == ("local_policy", "arc=pass as[1].d=list.example")
+    assert "override" not in judged_line(settings=settings)
 
 
 def judge(

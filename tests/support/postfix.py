@@ -7,6 +7,8 @@ Sendmail and beside a mail server of the machine's own). Needs root, as Postfix'
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import os
 import pwd
 import random
@@ -17,7 +19,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -81,13 +83,22 @@ def program(package: str, path: str) -> tuple[Path, dict[str, str]]:
     return target, {"LD_LIBRARY_PATH": ":".join(libraries)}
 
 
+@functools.cache
+def _ports() -> Iterator[int]:
+    """Yield the ports of this test process, each once a round; processes that run side by side have different ones."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    own = list(range(15_000 + worker % 8, 32_000, 8))
+    random.Random(os.getpid()).shuffle(own)
+    return itertools.cycle(own)
+
+
 def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on.
+    """Return a TCP port of 127.0.0.1 that nobody listens on, another each time.
 
     It lies below the range that connections get theirs from, so that none takes it before somebody listens.
     """
     while True:
-        port = random.randrange(15_000, 32_000)
+        port = next(_ports())
         with socket.socket() as sock, contextlib.suppress(OSError):
             sock.bind(("127.0.0.1", port))
             return port
