@@ -15,7 +15,7 @@ message has no Author Domain either: the field that was not read may have been a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from typing import NamedTuple
 from authmilter import grammar
 from authmilter.mailboxes import read_mailboxes
 from authmilter.names import Address, Domain
+from authmilter.octets.chosen import index_fields
 from authmilter.text import printable
 
 __all__ = [
@@ -173,7 +174,7 @@ class AuthorHeader:
         return self.domains[0] if self.problem is None and len(self.domains) == 1 else None
 
 
-_Index = Mapping[str, tuple[Header, ...]]
+_Index = dict[str, tuple[Header, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,13 +187,19 @@ class Message:
     # Made with the message by `parse` and `of_fields`, else on first use; it follows from `headers` alone.
     _index: _Index | None = field(default=None, init=False, repr=False, compare=False)
 
-    def fields(self, key: str) -> tuple[Header, ...]:
-        """Return the fields whose `Header.key` is `key` (lower case), top to bottom; none: an empty tuple."""
+    @property
+    def by_name(self) -> dict[str, tuple[Header, ...]]:
+        """The fields by their `Header.key`, each from top to bottom; not to be changed."""
         index = self._index
         if index is None:
             index = _index_of(self.headers)
             object.__setattr__(self, "_index", index)
-        return index.get(key, ())
+        return index
+
+    def fields(self, key: str) -> tuple[Header, ...]:
+        """Return the fields whose `Header.key` is `key` (lower case), top to bottom; none: an empty tuple."""
+        index = self._index
+        return (self.by_name if index is None else index).get(key, ())
 
     @classmethod
     def parse(cls, data: bytes) -> tuple[Message, int]:
@@ -219,25 +226,52 @@ class Message:
         The value is all after the colon, with its leading space, folds as CRLF and white space, without the final
         CRLF. The result is what `parse` gives for the message these fields were taken from.
         """
-        reader = _FieldReader()
-        source = iter(fields)
         read: list[Header] = []
         octets = 0
-        for name, value in source:
+        for name, value in fields:
             octets += len(name) + len(value) + 3
             read.append(Header(name, value))
             if octets > MAX_HEADER_OCTETS or len(read) > MAX_FIELDS:
-                break
-        else:
-            # the honest message: all its names are looked at in one go
-            if grammar.FIELD_NAMES.fullmatch(b":".join([header.name for header in read])):
-                reader.add_regular(read)
-                return reader.message()
-        for header in read:
+                return cls._of_any(read)
+        return cls.of_headers(read)
+
+    @classmethod
+    def of_headers(cls, headers: Sequence[Header]) -> Message:
+        """Do the same where the fields are at hand as `Header`s, as many as there are.
+
+        The honest message, whose fields have nothing odd about them, is looked at in one go.
+        """
+        if len(headers) > MAX_FIELDS:
+            return cls._of_any(headers)
+        whole = tuple(headers)
+        index = index_fields(whole, _MAX_LINE, MAX_HEADER_OCTETS)
+        if index is None:
+            return cls._of_any(headers)
+        defects: tuple[Defect, ...] = ()
+        if len(index) != len(whole):
+            repeated = [key for key, group in index.items() if len(group) > 1 and key in _SINGLETONS]
+            if repeated:
+                # From first, as `_FieldReader` notes it
+                repeated.sort(key=lambda key: key != "from")
+                defects = tuple([Defect(DefectKind.REPEATED_SINGLETON, key) for key in repeated])
+        return _made(whole, defects, _authors_of(index.get("from", ())), index)
+
+    @classmethod
+    def _of_any(cls, headers: Iterable[Header]) -> Message:
+        reader = _FieldReader()
+        for header in headers:
             if not reader.has_room(len(header.name) + len(header.value) + 3):
                 break
             reader.add(header)
         return reader.message()
+
+
+def _made(
+    headers: tuple[Header, ...], defects: tuple[Defect, ...], authors: AuthorHeader, index: _Index
+) -> Message:
+    message = Message(headers=headers, defects=defects, authors=authors)
+    object.__setattr__(message, "_index", index)
+    return message
 
 
 def normalize_line_endings(data: bytes) -> bytes:
@@ -366,10 +400,6 @@ class _FieldReader:
                 self.note(DefectKind.FIELD_NAME, _name(header))
         self._headers.append(header)
 
-    def add_regular(self, headers: Iterable[Header]) -> None:
-        """Add fields with well-formed names, within the limits."""
-        self._headers.extend(headers)
-
     def add_junk(self, kind: DefectKind, text: bytes) -> None:
         """Note a line (with its continuation lines) that is no field."""
         self.note(kind)
@@ -381,8 +411,11 @@ class _FieldReader:
     def message(self) -> Message:
         """Return the message of all that was added."""
         headers = tuple(self._headers)
-        index = _index_of(headers)
-        if self._irregular or not _is_plain(headers):
+        index: _Index | None = None
+        if not self._irregular:
+            index = index_fields(headers, _MAX_LINE, MAX_HEADER_OCTETS)
+        if index is None:
+            index = _index_of(headers)
             for header in headers:
                 self._look_into(header)
         authors = self._authors(index)
@@ -391,9 +424,7 @@ class _FieldReader:
         for key, group in index.items():
             if len(group) > 1 and key in _SINGLETONS:
                 self.note(DefectKind.REPEATED_SINGLETON, key)
-        message = Message(headers=headers, defects=tuple(self._defects), authors=authors)
-        object.__setattr__(message, "_index", index)
-        return message
+        return _made(headers, tuple(self._defects), authors, index)
 
     def _look_into(self, header: Header) -> None:
         """Note what is wrong with a field's octets, and what in its value may be read as a From field."""
@@ -430,52 +461,54 @@ class _FieldReader:
         if self._irregular:
             froms = tuple(h for h in self._headers if _is_from(h.name))
             odd_name = any(not grammar.FIELD_NAME.fullmatch(h.name) for h in froms)
-        fields = len(froms) + self._hidden_from
-        addresses: tuple[Address, ...] = ()
-        complaint = ""
-        for header in froms[:MAX_FROM_FIELDS_READ]:
-            mailboxes = read_mailboxes(header.value)
-            addresses += mailboxes.addresses
-            complaint = complaint or mailboxes.complaint
-        domains = tuple(dict.fromkeys([a.domain for a in addresses]))
-        problem: AuthorProblem | None = AuthorProblem.MALFORMED_FROM
-        if self._unread:
-            detail = "the header block is longer than what is read"
-        elif fields > 1:
-            # RFC 9989 §4.4: an invalid message; the first is never picked
-            problem, detail = AuthorProblem.REPEATED_FROM, f"{fields} From fields"
-        elif fields == 0:
-            problem, detail = AuthorProblem.NO_AUTHOR, "no From field"
-        elif odd_name or self._hidden_from:
-            detail = "the From field's name is not well-formed"
-        elif self._junk_at is not None and self._headers.index(froms[0]) >= self._junk_at:
+        oddity = ""
+        if odd_name or self._hidden_from:
+            oddity = "the From field's name is not well-formed"
+        elif froms and self._junk_at is not None and self._headers.index(froms[0]) >= self._junk_at:
             # Mail servers let the header block end at such a line, and would not see this From field.
-            detail = "the From field stands below a line that is no field"
-        elif complaint:
-            detail = complaint
-        elif not domains:
-            problem, detail = AuthorProblem.NO_AUTHOR, "the From field names nobody"
-        elif len(domains) > 1:
-            problem, detail = AuthorProblem.SEVERAL_AUTHOR_DOMAINS, f"authors of {len(domains)} domains"
-        else:
-            problem, detail = None, ""
-        return AuthorHeader(
-            fields=fields, addresses=addresses, domains=domains, problem=problem, detail=detail
-        )
+            oddity = "the From field stands below a line that is no field"
+        return _authors_of(froms, hidden=self._hidden_from, unread=self._unread, oddity=oddity)
 
 
-def _is_plain(headers: tuple[Header, ...]) -> bool:
-    """True if no field (all names well-formed) has any defect in its octets; asked at once for all of them."""
-    block = b"\r\n".join([header.name + b":" + header.value for header in headers])
-    lines = block.split(b"\r\n")
-    return (
-        block.isascii()
-        and b"\0" not in block
-        and block.count(b"\r") == block.count(b"\n") == len(lines) - 1
-        and max(map(len, lines)) <= _MAX_LINE
-        # every line is a field's first or a fold
-        and block.count(b"\n ") + block.count(b"\n\t") + max(1, len(headers)) == len(lines)
-    )
+def _authors_of(
+    froms: tuple[Header, ...], *, hidden: int = 0, unread: bool = False, oddity: str = ""
+) -> AuthorHeader:
+    """Find the authors.
+
+    Args:
+        froms: the From fields.
+        hidden: how many more there are that only some reader would see.
+        unread: not all fields were read.
+        oddity: what about the one From field readers may not agree on.
+    """
+    addresses: tuple[Address, ...] = ()
+    complaint = ""
+    for header in froms[:MAX_FROM_FIELDS_READ]:
+        mailboxes = read_mailboxes(header.value)
+        addresses += mailboxes.addresses
+        complaint = complaint or mailboxes.complaint
+    domains = tuple(dict.fromkeys([a.domain for a in addresses]))
+    fields = len(froms) + hidden
+    problem: AuthorProblem | None = AuthorProblem.MALFORMED_FROM
+    detail = ""
+    if unread:
+        detail = "the header block is longer than what is read"
+    elif fields > 1:
+        # RFC 9989 §4.4: an invalid message; the first is never picked
+        problem, detail = AuthorProblem.REPEATED_FROM, f"{fields} From fields"
+    elif fields == 0:
+        problem, detail = AuthorProblem.NO_AUTHOR, "no From field"
+    elif oddity:
+        detail = oddity
+    elif complaint:
+        detail = complaint
+    elif not domains:
+        problem, detail = AuthorProblem.NO_AUTHOR, "the From field names nobody"
+    elif len(domains) > 1:
+        problem, detail = AuthorProblem.SEVERAL_AUTHOR_DOMAINS, f"authors of {len(domains)} domains"
+    else:
+        problem = None
+    return AuthorHeader(fields=fields, addresses=addresses, domains=domains, problem=problem, detail=detail)
 
 
 def _is_utf8(octets: bytes) -> bool:

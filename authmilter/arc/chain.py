@@ -24,7 +24,7 @@ from authmilter.errors import InvalidName
 from authmilter.message import Header, Message
 from authmilter.names import Domain
 
-__all__ = ["FIELDS", "MAX_SETS", "Chain", "Link", "MessageSignature", "Seal", "read", "unsigned_value"]
+__all__ = ["FIELDS", "MAX_SETS", "Chain", "Link", "MessageSignature", "Seal", "read"]
 
 #: RFC 8617 §4.2.1, §5.2 step 1: the largest instance.
 MAX_SETS = 50
@@ -392,14 +392,3 @@ def _question(domain: Domain | None, selector: str) -> Question:
         return Question.of(f"{selector}._domainkey.{domain.ascii}", RdType.TXT)
     except InvalidName:
         raise _Refused(ArcProblem.BAD_DOMAIN, "d= and s= give too long a name") from None
-
-
-def unsigned_value(value: bytes) -> bytes:
-    """Return a field's value with the value of b= taken out, white space around it too (RFC 6376 §3.7)."""
-    specs = value.split(b";")
-    for i, spec in enumerate(specs):
-        name, equals, _ = spec.partition(b"=")
-        if name.strip(b" \t\r\n") == b"b":
-            specs[i] = name + equals
-            break
-    return b";".join(specs)

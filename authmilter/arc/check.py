@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from authmilter.arc import trust
-from authmilter.arc.chain import Chain, Link, MessageSignature, Seal, unsigned_value
+from authmilter.arc.chain import Chain, Link, MessageSignature, Seal
 from authmilter.arc.chain import read as read_chain
 from authmilter.arc.result import ArcCheck, ArcProblem, ArcResult, ArcSet, ArcStatus
 from authmilter.arc.settings import ArcSettings
@@ -32,6 +32,7 @@ from authmilter.dkim.canonical import BodyDigests, BodyHasher, BodyNeed, Canonic
 from authmilter.dkim.result import DkimProblem
 from authmilter.dns.answer import Answer, Failed, FailureKind, Found, Question
 from authmilter.message import Header, Message
+from authmilter.octets.chosen import signed_fields, unsigned_value
 from authmilter.ports import Lookup
 
 __all__ = ["ArcOutcome", "body_needs", "broken", "conclude", "signed_block", "verify", "verify_headers"]
@@ -101,57 +102,30 @@ def verify_headers(
         if question is not None and len(wanted) < settings.key_lookups:
             wanted[question] = None
     answers = dict(zip(wanted, lookup.ask_all(wanted), strict=True))
-    fields = _Fields(message)
     return ArcOutcome(
         chain=chain,
-        signatures=_signatures(links, fields, answers, settings, seconds),
-        seals=_seals(links, fields, answers, settings, seconds),
+        signatures=_signatures(links, message, answers, settings, seconds),
+        seals=_seals(links, answers, settings, seconds),
     )
 
 
-class _Fields:
-    """A message's fields in relaxed form, each made once."""
-
-    __slots__ = ("_relaxed", "message")
-
-    def __init__(self, message: Message) -> None:
-        self.message = message
-        self._relaxed: dict[int, bytes] = {}
-
-    def canonical(self, header: Header, form: Canonicalization = _RELAXED) -> bytes:
-        """Return a field without its CRLF; `header` is one of the message's."""
-        if form is Canonicalization.SIMPLE:
-            return header.raw
-        found = self._relaxed.get(id(header))
-        if found is None:
-            found = self._relaxed[id(header)] = canonical_field(header.name, header.value, form)
-        return found
+def _relaxed(header: Header) -> bytes:
+    return canonical_field(header.name, header.value, _RELAXED) + _CRLF
 
 
-def signed_block(message: Message, signature: MessageSignature, canonical: _Fields | None = None) -> bytes:
+def signed_block(message: Message, signature: MessageSignature) -> bytes:
     """Return what b= of a message signature is computed over (RFC 8617 §4.1.2 after RFC 6376 §3.7).
 
-    Linear in the header block and h=; `canonical` remembers forms made before.
+    Linear in the header block and h=.
     """
-    fields = canonical if canonical is not None else _Fields(message)
-    form = signature.header_form
-    unused: dict[str, list[Header]] = {}
-    parts: list[bytes] = []
-    for name in signature.names:
-        left = unused.get(name)
-        if left is None:
-            left = unused[name] = [h for h in message.fields(name) if h is not signature.header]
-        # RFC 6376 §5.4.2: the last one not yet used; a name without one stands for nothing
-        if left:
-            parts.append(fields.canonical(left.pop(), form))
-    own = signature.header
-    parts.append(canonical_field(own.name, unsigned_value(own.value), form))
-    return _CRLF.join(parts)
+    own, form = signature.header, signature.header_form
+    fields = signed_fields(message.by_name, signature.names, own, form is Canonicalization.RELAXED)
+    return fields + canonical_field(own.name, unsigned_value(own.value), form)
 
 
 def _signatures(
     links: tuple[Link, ...],
-    fields: _Fields,
+    message: Message,
     answers: dict[Question, Answer],
     settings: ArcSettings,
     seconds: int,
@@ -171,7 +145,7 @@ def _signatures(
             if question not in answers or octets > settings.signed_octets:
                 fault = _Fault(ArcProblem.LIMIT, "more keys or octets than are looked at")
             else:
-                data = signed_block(fields.message, signature, fields)
+                data = signed_block(message, signature)
                 octets += len(data)
                 digest = hashlib.sha256(data).digest()
                 fault = _with_key(
@@ -185,7 +159,6 @@ def _signatures(
 
 def _seals(
     links: tuple[Link, ...],
-    fields: _Fields,
     answers: dict[Question, Answer],
     settings: ArcSettings,
     seconds: int,
@@ -196,13 +169,13 @@ def _seals(
     for link in links:
         seal = link.seal
         for header in (link.results, link.signature.header):
-            running.update(fields.canonical(header) + _CRLF)
+            running.update(_relaxed(header))
         fault = _before_key(seal, settings, seconds)
         if fault is None and seal.question is not None:
             whole = running.copy()
             whole.update(canonical_field(seal.header.name, unsigned_value(seal.header.value), _RELAXED))
             fault = _with_key(seal, answers[seal.question], whole.digest(), settings, ArcProblem.SEAL)
-        running.update(fields.canonical(seal.header) + _CRLF)
+        running.update(_relaxed(seal.header))
         found.append(fault)
     return tuple(found)
 

@@ -2,7 +2,7 @@
 
 A `BodyHasher` takes the body piece by piece as the door receives it. It keeps no body: between two pieces it
 holds at most a blank and a CR, and empty lines as a number. The digests do not depend on how the body was
-cut. Work is linear in the body whatever it holds: every step is a search or replacement in compiled code.
+cut. Work is linear in the body whatever it holds: every step is a search or replacement in compiled code (octets/).
 Only CRLF ends a line; a bare CR or LF is hashed as it stands, and told in `facts`.
 
 dkimpy's header canonicalization is right for ordinary fields, but takes three times as long, strips vertical
@@ -15,13 +15,13 @@ Fails never: everything here is total.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
 from authmilter.mail import BodyFacts
+from authmilter.octets.chosen import bare_line_ends, relaxed_body, relaxed_field
 
 __all__ = [
     "BodyDigest",
@@ -67,22 +67,11 @@ def canonical_field(name: bytes, value: bytes, how: Canonicalization) -> bytes:
     """
     if how is Canonicalization.SIMPLE:
         return name + b":" + value  # RFC 6376 §3.4.1
-    # RFC 6376 §3.4.2; the tests first, because most fields hold none of these
-    if b"\r\n" in value:
-        value = value.replace(b"\r\n", b"")
-    if b"\t" in value:
-        value = value.replace(b"\t", b" ")
-    while b"  " in value:
-        value = value.replace(b"  ", b" ")
-    return name.rstrip(b" \t\r\n").lower() + b":" + value.strip(b" ")
+    return relaxed_field(name, value)
 
 
 #: RFC 5322 §2.1.1: octets in a line, without its CRLF.
 MAX_LINE = 998
-# One for CR or LF, zero for every other octet.
-_CR_ONLY = bytes(octet == 13 for octet in range(256))
-_LF_ONLY = bytes(octet == 10 for octet in range(256))
-_BLANKS = re.compile(rb"  +")
 #: Empty lines held back are written out in pieces of this many.
 _EMPTY_LINES = 4096
 _CRLFS = b"\r\n" * _EMPTY_LINES
@@ -134,7 +123,7 @@ class _Stream:
             if len(stripped) != len(data):
                 held = b" " + held
                 data = stripped
-            data = _squeeze(data)
+            data = relaxed_body(data)
         self._held = held
         self._take(data)
 
@@ -169,20 +158,6 @@ class _Stream:
         self.length += len(data)
         for sink in self._sinks:
             sink.take(data)
-
-
-def _squeeze(data: bytes) -> bytes:
-    """Reduce runs of white space to one blank, and remove it before CRLF (RFC 6376 §3.4.4)."""
-    if b"\t" in data:
-        data = data.replace(b"\t", b" ")
-    # Looking for one octet is a hundred times faster than for two, and encoded bodies hold no blanks at all.
-    if b" " in data:
-        if b"  " in data:
-            # many runs cost less this way, and few or long ones by the expression
-            data = _BLANKS.sub(b" ", data.replace(b"    ", b" "))
-        if b" \r\n" in data:
-            data = data.replace(b" \r\n", b"\r\n")
-    return data
 
 
 class BodyHasher:
@@ -226,7 +201,9 @@ class BodyHasher:
             return
         self._size += len(chunk)
         if not (self._bare_cr and self._bare_lf):
-            self._look(chunk)
+            bare_cr, bare_lf, self._after_cr = bare_line_ends(chunk, self._after_cr)
+            self._bare_cr |= bare_cr
+            self._bare_lf |= bare_lf
         if self._watch:
             self._look_ahead(chunk)
         for stream in self._streams:
@@ -268,21 +245,3 @@ class BodyHasher:
                 break
             begin = found + 1
         self._line = size - begin
-
-    def _look(self, chunk: bytes) -> None:
-        """Find CR without LF and LF without CR."""
-        crs, lfs = chunk.translate(_CR_ONLY), chunk.translate(_LF_ONLY)
-        # A mark for each CR and each LF: where every CR has its LF, the one is the other, moved by one octet.
-        begins, ends = lfs[0] != 0, crs[-1] != 0
-        if begins != self._after_cr:
-            if begins:
-                self._bare_lf = True
-            else:
-                self._bare_cr = True
-        self._after_cr = ends
-        if crs[:-1] != lfs[1:]:
-            pairs = chunk.count(b"\r\n")
-            if crs.count(1) - ends != pairs:
-                self._bare_cr = True
-            if lfs.count(1) - begins != pairs:
-                self._bare_lf = True

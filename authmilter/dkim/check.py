@@ -32,6 +32,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 from authmilter.dkim import key as keys
@@ -40,7 +41,8 @@ from authmilter.dkim.key import KeyRecord
 from authmilter.dkim.result import DkimProblem, DkimResult, DkimStatus
 from authmilter.dkim.signature import DkimLimits, Signature, read
 from authmilter.dns.answer import Answer, Failed, FailureKind, Found
-from authmilter.message import Header, Message
+from authmilter.message import Message
+from authmilter.octets.chosen import signed_fields, unsigned_value
 from authmilter.ports import Lookup
 
 __all__ = ["STATUSES", "HeaderOutcome", "body_needs", "broken", "conclude", "verify", "verify_headers"]
@@ -142,15 +144,14 @@ def verify_headers(
         if problem is None and s.question is not None
     )
     answers = dict(zip(questions, lookup.ask_all(questions), strict=True))
-    block = _HeaderBlock(message)
     outcomes: list[HeaderOutcome] = []
     for signature, problem in zip(signatures, problems, strict=True):
         if problem is not None:
-            outcomes.append(_outcome(block, signature, *problem))
+            outcomes.append(_outcome(message, signature, *problem))
         elif signature.question is None:
-            outcomes.append(_outcome(block, signature, signature.problem, signature.detail))
+            outcomes.append(_outcome(message, signature, signature.problem, signature.detail))
         else:
-            outcomes.append(_with_key(block, signature, answers[signature.question], limits))
+            outcomes.append(_with_key(message, signature, answers[signature.question], limits))
     return tuple(outcomes)
 
 
@@ -201,56 +202,34 @@ def _at_the_time(signature: Signature, limits: DkimLimits, now: int) -> tuple[Dk
     return None
 
 
-class _HeaderBlock:
-    """A message's fields and their relaxed forms, each made once for all signatures."""
+def _signed(message: Message, signature: Signature) -> bytes:
+    """Return what b= is computed over (RFC 6376 §3.7). Linear in the header block and h=."""
+    own, form = signature.header, signature.header_form
+    fields = signed_fields(message.by_name, signature.names, own, form is Canonicalization.RELAXED)
+    return fields + canonical_field(own.name, unsigned_value(own.value), form)
 
-    __slots__ = ("_message", "_relaxed")
 
-    def __init__(self, message: Message) -> None:
-        self._message = message
-        # by identity: the fields live as long as their message
-        self._relaxed: dict[int, bytes] = {}
+@lru_cache(maxsize=512)
+def _critical(names: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+    """Return each critical field with how often h= names it: signers name the same fields in every signature."""
+    return tuple((name, names.count(name)) for name in _CRITICAL)
 
-    def signed(self, signature: Signature) -> bytes:
-        """Return what b= is computed over (RFC 6376 §3.7). Linear in the header block and h=."""
-        form = signature.header_form
-        unused: dict[str, list[Header]] = {}
-        parts: list[bytes] = []
-        for name in signature.names:
-            fields = unused.get(name)
-            if fields is None:
-                # the signature itself is never among the fields it names (RFC 6376 §3.5 h=)
-                fields = [h for h in self._message.fields(name) if h is not signature.header]
-                unused[name] = fields
-            # RFC 6376 §5.4.2: the last one not yet used; a name without one stands for nothing, so that
-            # a field added later would be signed in its place and break the signature.
-            if fields:
-                parts.append(self._canonical(fields.pop(), form))
-        parts.append(canonical_field(signature.header.name, signature.unsigned_value, form))
-        return b"\r\n".join(parts)
 
-    def unsigned_critical(self, signature: Signature) -> tuple[str, ...]:
-        """Return the critical fields of which the message has more than h= names."""
-        names, fields = signature.names, self._message.fields
-        if not names:
-            return ()
-        found = tuple(name for name in _CRITICAL if len(fields(name)) > names.count(name))
-        if "from" not in found and self._message.authors.fields > names.count("from"):
-            # a From that only some readers see, such as one behind a bare CR
-            found = ("from", *found)
-        return found
-
-    def _canonical(self, header: Header, form: Canonicalization) -> bytes:
-        if form is Canonicalization.SIMPLE:
-            return header.raw
-        field = self._relaxed.get(id(header))
-        if field is None:
-            field = self._relaxed[id(header)] = canonical_field(header.name, header.value, form)
-        return field
+def _unsigned_critical(message: Message, signature: Signature) -> tuple[str, ...]:
+    """Return the critical fields of which the message has more than h= names."""
+    names = signature.names
+    if not names:
+        return ()
+    index = message.by_name
+    found = [name for name, named in _critical(names) if name in index and len(index[name]) > named]
+    if "from" not in found and message.authors.fields > names.count("from"):
+        # a From that only some readers see, such as one behind a bare CR
+        found.insert(0, "from")
+    return tuple(found)
 
 
 def _outcome(
-    block: _HeaderBlock,
+    message: Message,
     signature: Signature,
     problem: DkimProblem | None,
     detail: str,
@@ -262,36 +241,36 @@ def _outcome(
         detail=detail,
         key_bits=record.bits if record is not None else 0,
         testing=record is not None and record.testing,
-        unsigned_critical=block.unsigned_critical(signature),
+        unsigned_critical=_unsigned_critical(message, signature),
     )
 
 
-def _with_key(block: _HeaderBlock, signature: Signature, answer: Answer, limits: DkimLimits) -> HeaderOutcome:
+def _with_key(message: Message, signature: Signature, answer: Answer, limits: DkimLimits) -> HeaderOutcome:
     """Verify with the key that `answer` holds."""
     if isinstance(answer, Failed):
         if answer.kind is FailureKind.LIMIT:
-            return _outcome(block, signature, DkimProblem.LIMIT, "no answer for the key within our budget")
+            return _outcome(message, signature, DkimProblem.LIMIT, "no answer for the key within our budget")
         # RFC 6376 §6.1.2: If the query ... fails to respond, the Verifier MAY seek a later verification attempt
-        return _outcome(block, signature, DkimProblem.KEY_UNAVAILABLE, f"key lookup: {answer.kind.value}")
+        return _outcome(message, signature, DkimProblem.KEY_UNAVAILABLE, f"key lookup: {answer.kind.value}")
     texts = answer.texts() if isinstance(answer, Found) else ()
     records = keys.usable(texts, records=limits.key_records, octets=limits.txt_bytes)
     if not records:
-        return _outcome(block, signature, DkimProblem.NO_KEY, "there is no key record")
+        return _outcome(message, signature, DkimProblem.NO_KEY, "there is no key record")
     data = b""
     worst: tuple[DkimProblem, str, KeyRecord] | None = None
     for record in records:
         refused = _refused(record, signature, limits)
         if refused is None and record.key is not None:
-            data = data or block.signed(signature)
+            data = data or _signed(message, signature)
             if record.key.verify(signature.signature, data):
-                return _outcome(block, signature, None, "", record)
+                return _outcome(message, signature, None, "", record)
             # A key that could have made the signature and did not says more than one that could not have.
             if worst is None or worst[0] is not DkimProblem.SIGNATURE:
                 worst = DkimProblem.SIGNATURE, "b= does not hold for the signed header fields", record
         elif worst is None and refused is not None:
             worst = (*refused, record)
     assert worst is not None  # one of the branches was taken: a record without a problem has a key
-    return _outcome(block, signature, *worst)
+    return _outcome(message, signature, *worst)
 
 
 def _refused(record: KeyRecord, signature: Signature, limits: DkimLimits) -> tuple[DkimProblem, str] | None:

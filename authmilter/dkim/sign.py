@@ -388,7 +388,7 @@ def finish(planned: SigningPlan, digests: BodyDigests, now: datetime) -> tuple[b
         raise ValueError("the digests are not those that the plan needs")
     form = settings.header_form
     # RFC 6376 §3.7: the signed fields, each with CRLF, are the same for every signature
-    block = b"".join(canonical_field(h.name, h.value, form) + b"\r\n" for h in planned.headers)
+    block = b"".join([canonical_field(h.name, h.value, form) + b"\r\n" for h in planned.headers])
     names = fold_names(planned.names)
     body_hash = base64.b64encode(digest.digest)
     seconds = int(now.timestamp())

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import binascii
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 from authmilter import grammar, idn
@@ -86,17 +88,6 @@ class Signature:
     problem: DkimProblem | None = None
     detail: str = ""
 
-    @property
-    def unsigned_value(self) -> bytes:
-        """The field's value with the value of b= taken out, white space around it too (RFC 6376 §3.7)."""
-        specs = self.header.value.split(b";")
-        for i, spec in enumerate(specs):
-            name, equals, _ = spec.partition(b"=")
-            if name.strip(b" \t\r\n") == b"b":
-                specs[i] = name + equals
-                break
-        return b";".join(specs)
-
 
 _KEY = "dkim-signature"
 
@@ -143,9 +134,12 @@ def read(message: Message, limits: DkimLimits, *, eai: bool = True) -> tuple[Sig
             A header field with UTF-8 in it makes a message one (RFC 6532 §2), so only a door that knows
             better, from the envelope, says False.
     """
-    fields = list(enumerate(message.fields(_KEY)))
-    if not fields:
+    named = message.fields(_KEY)
+    if not named:
         return ()
+    if len(named) == 1 and limits.signatures and limits.body_hashes:
+        return (_read_field(0, named[0], limits, eai=eai),)  # most mail
+    fields = list(enumerate(named))
     order = fields
     if len(fields) > limits.signatures:
         order = _by_closeness(fields, message.authors.domains, limits)
@@ -231,13 +225,112 @@ class _Draft:
     question: Question | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What all signatures of a signer mostly have in common, read and checked: every tag but b=, bh=, t= and x=."""
+
+    domain: Domain | None
+    selector: str
+    identity: str
+    identity_domain: Domain | None
+    algorithm: str
+    key_kind: str
+    header_form: Canonicalization
+    body_form: Canonicalization
+    names: tuple[str, ...]
+    body_length: int | None
+    question: Question | None
+    need: BodyNeed
+
+
+_SHAPING = ("v", "a", "c", "d", "h", "i", "l", "q", "s")
+#: The tags of a remembered shape have at most this many characters, so that strangers cannot make the memory large.
+_MAX_REMEMBERED = 1024
+
+
+@lru_cache(maxsize=1024)
+def _shape(written: tuple[str | None, ...], h_names: int, *, eai: bool) -> _Shape | None:
+    """Return the shape of these tags, `_SHAPING` in order; None if anything in them is refused."""
+    values = {name: value for name, value in zip(_SHAPING, written, strict=True) if value is not None}
+    draft = _Draft()
+    try:
+        _read_signer(draft, values, eai=eai)
+        _check_present(values, [name for name in _REQUIRED if name in _SHAPING])
+        _read_algorithm(draft, values["a"])
+        _read_rest(draft, values, h_names, eai=eai)
+    except _Refused:
+        return None
+    return _Shape(
+        domain=draft.domain,
+        selector=draft.selector,
+        identity=draft.identity,
+        identity_domain=draft.identity_domain,
+        algorithm=draft.algorithm,
+        key_kind=draft.key_kind,
+        header_form=draft.header_form,
+        body_form=draft.body_form,
+        names=draft.names,
+        body_length=draft.body_length,
+        question=draft.question,
+        need=BodyNeed(draft.body_form, "sha256", draft.body_length),
+    )
+
+
+def _of_shape(
+    position: int, header: Header, tags: TagList, limits: DkimLimits, *, eai: bool
+) -> Signature | None:
+    """Return a signature that has nothing wrong with it, by its shape; None: `_fill` says what is wrong, if anything."""
+    values = tags.values
+    written = tuple([values.get(name) for name in _SHAPING])
+    if tags.ill_formed or sum([len(value) for value in written if value is not None]) > _MAX_REMEMBERED:
+        return None
+    shape = _shape(written, limits.h_names, eai=eai)
+    if shape is None:
+        return None
+    signature, body_hash = decode_base64(values.get("b", "")), decode_base64(values.get("bh", ""))
+    if signature is None or body_hash is None:
+        return None
+    timestamp: int | None = None
+    expires: int | None = None
+    if "t" in values or "x" in values:
+        try:
+            timestamp, expires = _times(values)
+        except _Refused:
+            return None
+    return Signature(
+        position=position,
+        header=header,
+        domain=shape.domain,
+        selector=shape.selector,
+        identity=shape.identity,
+        identity_domain=shape.identity_domain,
+        algorithm=shape.algorithm,
+        key_kind=shape.key_kind,
+        header_form=shape.header_form,
+        body_form=shape.body_form,
+        names=shape.names,
+        body_length=shape.body_length,
+        timestamp=timestamp,
+        expires=expires,
+        signature=signature,
+        body_hash=body_hash,
+        signature_start=_start(signature),
+        question=shape.question,
+        need=shape.need,
+    )
+
+
 def _read_field(position: int, header: Header, limits: DkimLimits, *, eai: bool) -> Signature:
     draft = _Draft()
     problem: DkimProblem | None = None
     detail = ""
     need: BodyNeed | None = None
     try:
-        _fill(draft, header, limits, eai=eai)
+        tags = _tags(header, limits)
+        ready = _of_shape(position, header, tags, limits, eai=eai)
+        if ready is not None:
+            return ready
+        _fill(draft, tags, limits, eai=eai)
         need = BodyNeed(draft.body_form, "sha256", draft.body_length)
     except _Refused as refused:
         problem, detail = refused.problem, refused.detail
@@ -266,31 +359,54 @@ def _read_field(position: int, header: Header, limits: DkimLimits, *, eai: bool)
     )
 
 
-def _fill(draft: _Draft, header: Header, limits: DkimLimits, *, eai: bool) -> None:
-    """Read every tag into `draft`; raise `_Refused` at the first that decides."""
+def _tags(header: Header, limits: DkimLimits) -> TagList:
     value = header.value
     if len(value) > limits.header_bytes:
         raise _Refused(DkimProblem.LIMIT, f"the field is over {limits.header_bytes} octets")
     if value.count(b"\n") > limits.folds:
         raise _Refused(DkimProblem.LIMIT, f"the field has over {limits.folds} folds")
     try:
-        tags = parse_tag_list(value)
+        return parse_tag_list(value)
     except TagListError as e:
         raise _Refused(DkimProblem.SYNTAX, str(e)) from None
+
+
+def _fill(draft: _Draft, tags: TagList, limits: DkimLimits, *, eai: bool) -> None:
+    """Read every tag into `draft`; raise `_Refused` at the first that decides."""
     values = tags.values
-    # For the report: whose signature it claims to be, and which, even where it is refused below.
+    _read_signer(draft, values, eai=eai)
+    _check_present(values, _REQUIRED)
+    _check_octets(tags)
+    algorithm = values["a"]
+    if not _ALGORITHM.fullmatch(algorithm):
+        raise _Refused(DkimProblem.SYNTAX, "a= is no algorithm name")
+    draft.algorithm = algorithm
+    _read_hashes(draft, values["b"], values["bh"])
+    _read_algorithm(draft, algorithm)
+    _read_rest(draft, values, limits.h_names, eai=eai)
+    draft.timestamp = _time(values.get("t"), "t")
+    draft.expires = _time(values.get("x"), "x")
+    _check_times(draft.timestamp, draft.expires)
+
+
+def _read_signer(draft: _Draft, values: Mapping[str, str], *, eai: bool) -> None:
+    """Read, for the report, whose signature it claims to be, and which, even where it is refused later."""
     draft.domain = _domain(values.get("d", ""), eai=eai)
     draft.selector = _selector(values.get("s", ""), eai=eai)
 
+
+def _check_present(values: Mapping[str, str], required: Sequence[str]) -> None:
     # RFC 6376 §6.1.1: other versions, and missing tags
     if values.get("v", "1") != "1":
         raise _Refused(DkimProblem.VERSION, "v= is not 1")
-    missing = [name for name in _REQUIRED if name not in values]
+    missing = [name for name in required if name not in values]
     if missing:
         raise _Refused(DkimProblem.MISSING_TAG, f"{', '.join(f'{name}=' for name in missing)} missing")
-    _check_octets(tags)
-    _read_hashes(draft, values["a"], values["b"], values["bh"])
-    _read_names(draft, values["h"], limits)
+
+
+def _read_rest(draft: _Draft, values: Mapping[str, str], h_names: int, *, eai: bool) -> None:
+    """Read the tags behind those that say who signed, and how."""
+    _read_names(draft, values["h"], h_names)
     _read_key_name(draft)
     _read_forms(draft, values.get("c", "simple/simple"))
     _read_identity(draft, values.get("i"), eai=eai)
@@ -302,9 +418,16 @@ def _fill(draft: _Draft, header: Header, limits: DkimLimits, *, eai: bool) -> No
     # RFC 6376 §3.5 q=: unrecognized query types are ignored
     if "dns/txt" not in (method.strip(" \t") for method in values.get("q", "dns/txt").split(":")):
         raise _Refused(DkimProblem.QUERY_METHOD, "q= has no dns/txt")
-    draft.timestamp = _time(values.get("t"), "t")
-    draft.expires = _time(values.get("x"), "x")
-    if draft.timestamp is not None and draft.expires is not None and draft.expires <= draft.timestamp:
+
+
+def _times(values: Mapping[str, str]) -> tuple[int | None, int | None]:
+    timestamp, expires = _time(values.get("t"), "t"), _time(values.get("x"), "x")
+    _check_times(timestamp, expires)
+    return timestamp, expires
+
+
+def _check_times(timestamp: int | None, expires: int | None) -> None:
+    if timestamp is not None and expires is not None and expires <= timestamp:
         # RFC 6376 §3.5 x=: the value MUST be greater than the value of t= if both are present.
         raise _Refused(DkimProblem.TIMES, "x= is not after t=")
 
@@ -317,10 +440,7 @@ def _check_octets(tags: TagList) -> None:
     raise _Refused(DkimProblem.SYNTAX, "a tag holds a forbidden octet")
 
 
-def _read_hashes(draft: _Draft, algorithm: str, signature: str, body_hash: str) -> None:
-    if not _ALGORITHM.fullmatch(algorithm):
-        raise _Refused(DkimProblem.SYNTAX, "a= is no algorithm name")
-    draft.algorithm = algorithm
+def _read_hashes(draft: _Draft, signature: str, body_hash: str) -> None:
     octets = decode_base64(signature)
     if octets is None:
         raise _Refused(DkimProblem.SYNTAX, "b= is no base64")
@@ -330,6 +450,10 @@ def _read_hashes(draft: _Draft, algorithm: str, signature: str, body_hash: str) 
     if octets is None:
         raise _Refused(DkimProblem.SYNTAX, "bh= is no base64")
     draft.body_hash = octets
+
+
+def _read_algorithm(draft: _Draft, algorithm: str) -> None:
+    draft.algorithm = algorithm
     if algorithm == "rsa-sha1":
         # RFC 8301 §3.1: Verifiers MUST NOT consider signatures using rsa-sha1 valid
         raise _Refused(DkimProblem.SHA1, "a=rsa-sha1 is forbidden")
@@ -339,9 +463,9 @@ def _read_hashes(draft: _Draft, algorithm: str, signature: str, body_hash: str) 
     draft.key_kind = kind
 
 
-def _read_names(draft: _Draft, value: str, limits: DkimLimits) -> None:
-    if value.count(":") >= limits.h_names:
-        raise _Refused(DkimProblem.LIMIT, f"h= has over {limits.h_names} names")
+def _read_names(draft: _Draft, value: str, most: int) -> None:
+    if value.count(":") >= most:
+        raise _Refused(DkimProblem.LIMIT, f"h= has over {most} names")
     names = tuple(name.strip(" \t") for name in value.lower().split(":"))
     # (beyond ASCII, lower case is not one to one: KELVIN SIGN becomes k)
     if not value.isascii() or not all(map(_FIELD_NAME.fullmatch, names)):

@@ -12,12 +12,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from authmilter.octets.chosen import plain_tags
+
 __all__ = ["TagList", "TagListError", "decode_base64", "parse_tag_list"]
 
-# RFC 6376 §3.2
-#   tag-spec      =  [FWS] tag-name [FWS] "=" [FWS] tag-value [FWS]
-#   tag-name      =  ALPHA *ALNUMPUNC
-#   ALNUMPUNC     =  ALPHA / DIGIT / "_"
+# RFC 6376 §3.2; the grammar stands beside `octets.python.plain_tags`, which reads what has nothing odd about it
 _TAG = re.compile(r"[ \t]*([A-Za-z][A-Za-z0-9_]*)[ \t]*=(.*)", re.DOTALL)
 
 # RFC 6376 §3.2     VALCHAR =  %x21-3A / %x3C-7E      ; EXCLAMATION to TILDE except SEMICOLON
@@ -50,6 +49,9 @@ def parse_tag_list(text: bytes) -> TagList:
     Raises:
         TagListError: an empty list or tag, a tag without `=`, a wrong tag name, or a tag that stands twice.
     """
+    plain = plain_tags(text)
+    if plain is not None:
+        return TagList(plain)
     if b"\r\n" in text:
         text = text.replace(b"\r\n ", b" ").replace(b"\r\n\t", b"\t")
     whole = text.decode("utf-8", "surrogateescape")

@@ -13,16 +13,18 @@ the result does not depend on how the bytes were cut), `LocalProtocolError` for 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntFlag, StrEnum
 from functools import lru_cache
 from struct import Struct
 from struct import error as struct_error
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 from authmilter import grammar
 from authmilter.errors import AuthMilterError
+from authmilter.message import Header as HeaderField
+from authmilter.octets.chosen import split_packets
 
 __all__ = [
     "NEWEST_VERSION",
@@ -40,6 +42,7 @@ __all__ = [
     "EndOfMessage",
     "Event",
     "Family",
+    "Fields",
     "Header",
     "Helo",
     "InsertField",
@@ -54,6 +57,7 @@ __all__ = [
     "QuitNew",
     "Rcpt",
     "RemoteProtocolError",
+    "Repeated",
     "Reply",
     "ReplyCode",
     "Stage",
@@ -216,10 +220,17 @@ class Data:
 
 
 class Header(NamedTuple):
-    """One header field; folds in `value` are as the MTA sends them (LF)."""
+    """One header field, where an engine has them one by one; folds in `value` are as the MTA sends them (LF)."""
 
     name: bytes
     value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Header fields that came one after another, as many as there were at once; their folds are CRLF."""
+
+    fields: list[HeaderField]
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +283,7 @@ Event = (
     | Rcpt
     | Data
     | Header
+    | Fields
     | EndOfHeaders
     | Body
     | EndOfMessage
@@ -283,7 +295,6 @@ Event = (
 
 # -- replies: what we say ----------------------------------------------------------------------------------------
 
-_HEAD = Struct(">IB")
 _OFFER = Struct(">III")
 _NUMBER = Struct(">I")
 _PORT = Struct(">H")
@@ -325,6 +336,19 @@ class Verb(Enum):
         """The reply's bytes."""
         octets: bytes = self._value_
         return octets
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """The same reply to each of several commands that came at once."""
+
+    verb: Verb
+    times: int
+
+    @property
+    def wire(self) -> bytes:
+        """The replies' bytes."""
+        return self.verb.wire * self.times
 
 
 @dataclass(frozen=True, slots=True)
@@ -454,7 +478,7 @@ class QuarantineMessage:
         return _packet(b"q", self.reason.encode("ascii") + b"\0")
 
 
-Reply = Verb | Negotiated | ReplyCode | AddField | InsertField | ChangeField | QuarantineMessage
+Reply = Verb | Repeated | Negotiated | ReplyCode | AddField | InsertField | ChangeField | QuarantineMessage
 
 # -- negotiation -------------------------------------------------------------------------------------------------
 
@@ -593,22 +617,6 @@ def negotiate(offer: Negotiate, *, want_skip: bool) -> tuple[Abilities, Negotiat
 
 # -- bytes to events ---------------------------------------------------------------------------------------------
 
-_ABORT = ord("A")
-_BODY = ord("B")
-_CONNECT = ord("C")
-_MACROS = ord("D")
-_END_OF_MESSAGE = ord("E")
-_HELO = ord("H")
-_QUIT_NEW = ord("K")
-_HEADER = ord("L")
-_MAIL = ord("M")
-_END_OF_HEADERS = ord("N")
-_NEGOTIATE = ord("O")
-_QUIT = ord("Q")
-_RCPT = ord("R")
-_DATA = ord("T")
-_UNKNOWN = ord("U")
-
 _STAGES = {ord(stage): stage for stage in Stage}
 _FAMILIES = {ord(family): family for family in Family}
 
@@ -655,75 +663,23 @@ class Decoder:
                 return []
             data = bytes(held)
             held.clear()
+        packets, at, needed, fault = split_packets(data, self._max_packet, HeaderField)
         events: list[Event] = []
-        at = 0
-        end = len(data)
         try:
-            while end - at >= 5:
-                length, command = _HEAD.unpack_from(data, at)
-                if not 0 < length <= self._max_packet:
-                    raise RemoteProtocolError(f"a packet of {length} octets")  # noqa: TRY301 - one place ends it all
-                stop = at + 4 + length
-                if stop > end:
-                    self._needed = 4 + length
-                    break
-                if command == _HEADER:
-                    # the hot path: some twenty of thirty packets of a message
-                    middle = data.find(b"\0", at + 5, stop)
-                    if middle < 0 or data[stop - 1] or middle == stop - 1:
-                        raise RemoteProtocolError("a header packet without its two strings")  # noqa: TRY301 - as above
-                    events.append(Header(data[at + 5 : middle], data[middle + 1 : stop - 1]))
-                else:
-                    events.append(_event(command, data[at + 5 : stop]))
-                at = stop
-            else:
-                self._needed = 5
+            for command, payload in packets:
+                read = _READERS.get(command)
+                if read is None:
+                    raise RemoteProtocolError(f"an unknown command octet 0x{command:02x}")  # noqa: TRY301 - one place ends it all
+                events.append(read(payload))
+            if fault:
+                raise RemoteProtocolError(fault)  # noqa: TRY301 - as above
         except RemoteProtocolError as e:
             self._failed = str(e)
             raise RemoteProtocolError(self._failed, tuple(events)) from None
-        if at < end:
+        self._needed = needed
+        if at < len(data):
             held += data[at:] if at else data
         return events
-
-
-def _event(command: int, payload: bytes) -> Event:
-    """Return the event of any packet but a header.
-
-    Raises:
-        RemoteProtocolError: an unknown command, or arguments that are not its own.
-    """
-    if command == _BODY:
-        return Body(payload)
-    if command == _MACROS:
-        return _macros(payload)
-    if command == _RCPT:
-        return Rcpt(_strings(payload, "RCPT"))
-    if command == _MAIL:
-        return Mail(_strings(payload, "MAIL"))
-    if command == _END_OF_MESSAGE:
-        return EndOfMessage(payload) if payload else _EOM_EVENT
-    if command == _END_OF_HEADERS:
-        return _EOH_EVENT
-    if command == _NEGOTIATE:
-        try:
-            return Negotiate(*_OFFER.unpack_from(payload))
-        except struct_error:
-            raise RemoteProtocolError("a negotiation packet that is too short") from None
-    if command == _CONNECT:
-        return _connect(payload)
-    if command == _HELO:
-        return Helo(_one_string(payload, "HELO"))
-    if command == _DATA:
-        return _DATA_EVENT
-    if command == _QUIT:
-        return _QUIT_EVENT
-    if command == _ABORT:
-        return _ABORT_EVENT
-    if command == _QUIT_NEW:
-        return _QUIT_NEW_EVENT
-    if command == _UNKNOWN:
-        return Unknown(_one_string(payload, "an unknown command"))
-    raise RemoteProtocolError(f"an unknown command octet 0x{command:02x}")
 
 
 def _strings(payload: bytes, what: str) -> tuple[bytes, ...]:
@@ -762,3 +718,30 @@ def _connect(payload: bytes) -> Connect:
         raise RemoteProtocolError("a connection without its address")
     (port,) = _PORT.unpack_from(rest, 1)
     return Connect(hostname, family, port, rest[3 : rest.index(b"\0", 3)])
+
+
+def _negotiate_event(payload: bytes) -> Negotiate:
+    try:
+        return Negotiate(*_OFFER.unpack_from(payload))
+    except struct_error:
+        raise RemoteProtocolError("a negotiation packet that is too short") from None
+
+
+#: What makes an event of each packet's arguments; raises RemoteProtocolError where they are not its own.
+_READERS: Final[Mapping[int, Callable[[Any], Event]]] = {
+    ord("A"): lambda _payload: _ABORT_EVENT,
+    ord("B"): Body,
+    ord("C"): _connect,
+    ord("D"): _macros,
+    ord("E"): lambda payload: EndOfMessage(payload) if payload else _EOM_EVENT,
+    ord("H"): lambda payload: Helo(_one_string(payload, "HELO")),
+    ord("K"): lambda _payload: _QUIT_NEW_EVENT,
+    ord("L"): Fields,
+    ord("M"): lambda payload: Mail(_strings(payload, "MAIL")),
+    ord("N"): lambda _payload: _EOH_EVENT,
+    ord("O"): _negotiate_event,
+    ord("Q"): lambda _payload: _QUIT_EVENT,
+    ord("R"): lambda payload: Rcpt(_strings(payload, "RCPT")),
+    ord("T"): lambda _payload: _DATA_EVENT,
+    ord("U"): lambda payload: Unknown(_one_string(payload, "an unknown command")),
+}

@@ -35,6 +35,7 @@ from typing import Any, Final, Protocol
 
 from authmilter.mail import Session, TlsInfo
 from authmilter.message import MAX_FIELDS, MAX_HEADER_OCTETS, Message
+from authmilter.message import Header as HeaderField
 from authmilter.milter.protocol import (
     Abilities,
     Abort,
@@ -46,6 +47,7 @@ from authmilter.milter.protocol import (
     EndOfMessage,
     Event,
     Family,
+    Fields,
     Header,
     Helo,
     InsertField,
@@ -58,6 +60,7 @@ from authmilter.milter.protocol import (
     QuitNew,
     Rcpt,
     RemoteProtocolError,
+    Repeated,
     Reply,
     ReplyCode,
     Stage,
@@ -148,6 +151,7 @@ TRANSITIONS: Final[Mapping[Phase, Mapping[type, Phase]]] = MappingProxyType(
             Rcpt: Phase.ENVELOPE,
             Data: Phase.HEADERS,
             Header: Phase.HEADERS,
+            Fields: Phase.HEADERS,
             EndOfHeaders: Phase.BODY,
             Body: Phase.BODY,
             EndOfMessage: Phase.JUDGING,
@@ -156,6 +160,7 @@ TRANSITIONS: Final[Mapping[Phase, Mapping[type, Phase]]] = MappingProxyType(
             **_ANEW,
             Macros: Phase.HEADERS,
             Header: Phase.HEADERS,
+            Fields: Phase.HEADERS,
             EndOfHeaders: Phase.BODY,
             Body: Phase.BODY,
             EndOfMessage: Phase.JUDGING,
@@ -414,7 +419,7 @@ class MilterSession:
         self._next_macros: dict[Stage, Mapping[bytes, bytes]] = {}
         # of the message
         self._verification: Verification | None = None
-        self._fields: list[tuple[bytes, bytes]] | None = None
+        self._fields: list[HeaderField] | None = None
         self._header_octets = 0
         self._recipients = 0
         self._wants_body = True
@@ -444,7 +449,10 @@ class MilterSession:
             self.phase = after
             self._row = TRANSITIONS[after]
         if reply is None and self._answers:
-            return self._answers.get(kind)
+            if not isinstance(event, Fields):
+                return self._answers.get(kind)
+            verb = self._answers.get(Header)
+            return None if verb is None else Repeated(verb, len(event.fields))
         return reply
 
     async def answer(self) -> tuple[Reply, ...]:
@@ -548,18 +556,26 @@ class MilterSession:
             self._factory.note("milter_recipients_dropped", f"a message has more than {most} recipients")
 
     def _on_header(self, event: Header) -> None:
+        name, value = event
+        if b"\n" in value:
+            value = value.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+        self._on_fields(Fields([HeaderField(name, value)]))
+
+    def _on_fields(self, event: Fields) -> None:
         fields = self._fields
         if fields is None:
             return
-        name, value = event
+        new = event.fields
         if not self.abilities.leading_space:
-            value = b" " + value
-        if b"\n" in value:
-            value = value.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-        # `Message` lists too much of a header as a defect, so it is shown the first field that is too much, and no more
+            new = [HeaderField(name, b" " + value) for name, value in new]
+        # `Message` lists too much of a header as a defect, so it is shown what came with the first field that is too
+        # much, and no more
         if len(fields) <= MAX_FIELDS and self._header_octets <= MAX_HEADER_OCTETS:
-            fields.append((name, value))
-        self._header_octets += len(name) + len(value)
+            if fields:
+                fields += new
+            else:
+                self._fields = fields = new
+        self._header_octets += sum([len(name) + len(value) for name, value in new])
 
     def _on_end_of_headers(self, _event: EndOfHeaders) -> None:
         self._end_headers()
@@ -668,7 +684,7 @@ class MilterSession:
         """Give the header to the verification, once."""
         fields, self._fields = self._fields, None
         if fields is not None and self._verification is not None:
-            self._wants_body = self._verification.headers(Message.of_fields(fields))
+            self._wants_body = self._verification.headers(Message.of_headers(fields))
 
     def _give_body(self, chunk: bytes) -> None:
         verification = self._verification
@@ -697,6 +713,7 @@ class MilterSession:
             Rcpt: cls._on_rcpt,
             Data: cls._on_nothing,
             Header: cls._on_header,
+            Fields: cls._on_fields,
             EndOfHeaders: cls._on_end_of_headers,
             Body: cls._on_body,
             EndOfMessage: cls._on_end_of_message,

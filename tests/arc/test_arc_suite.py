@@ -23,6 +23,7 @@ from authmilter.headers.edits import own_ids
 from authmilter.headers.foreign import authserv_id_of
 from authmilter.message import Message
 from authmilter.names import Domain
+from authmilter.octets.chosen import unsigned_value
 from tests.support.arc import NOW, validate
 from tests.support.suites import suite_path
 
@@ -85,7 +86,7 @@ def _signature_of(value: bytes) -> bytes:
 
 
 def _bare(value: bytes) -> bytes:
-    return chain.unsigned_value(value)
+    return unsigned_value(value)
 
 
 @pytest.mark.parametrize(("name", "case", "document"), _cases(), ids=[c[0] for c in _cases()])

@@ -31,7 +31,7 @@ LAYERS = (
         "vocabulary",
         (
             "deadline", "errors", "evidence", "grammar", "idn", "mail", "mailboxes", "message", "names", "text",
-            "verdict", "verdict_json", "dns.answer", "bimi.evidence", "bimi.findings", "*.result",
+            "verdict", "verdict_json", "dns.answer", "bimi.evidence", "bimi.findings", "*.result", "octets.*",
         ),
         (),
         "values, frozen, without I/O; idn is the room of idna",

@@ -14,6 +14,7 @@ from authmilter.dkim.signature import DkimLimits, Signature, read
 from authmilter.dkim.taglist import TagListError, decode_base64, parse_tag_list
 from authmilter.dns.answer import Question, RdType
 from authmilter.message import Message
+from authmilter.octets.chosen import unsigned_value
 
 TAGS = {
     "v": "1",
@@ -251,7 +252,7 @@ def test_an_unreadable_signature_still_names_its_domain_for_the_report() -> None
     ],
 )
 def test_the_value_of_b_is_taken_out_with_the_white_space_around_it(value: bytes, emptied: bytes) -> None:
-    assert read_one(value).unsigned_value == emptied
+    assert unsigned_value(value) == emptied
 
 
 # ----- internationalized messages, RFC 8616 ---------------------------------------------------------------------
@@ -404,7 +405,7 @@ def test_whatever_the_octets_a_signature_is_ready_or_has_a_problem(value: bytes)
         ready = signature.question is not None and signature.need is not None and signature.domain is not None
         assert ready == (signature.problem is None)
         assert signature.identity.isprintable()
-        assert signature.unsigned_value.count(b";") == value.count(b";")
+        assert unsigned_value(value).count(b";") == value.count(b";")
 
 
 @given(st.binary(max_size=40))

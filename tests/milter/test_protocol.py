@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable, Iterator
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from authmilter.message import Header as HeaderField
 from authmilter.milter.protocol import (
     CHUNK_SIZE,
     DEFAULT_MAX_PACKET,
@@ -24,6 +26,7 @@ from authmilter.milter.protocol import (
     EndOfMessage,
     Event,
     Family,
+    Fields,
     Header,
     Helo,
     InsertField,
@@ -65,9 +68,9 @@ COMMANDS: list[tuple[bytes, Event]] = [
     (packet("M", b"\0"), Mail((b"",))),
     (packet("R", strings(b"<a@b.example>")), Rcpt((b"<a@b.example>",))),
     (packet("T"), Data()),
-    (packet("L", strings(b"From", b" a@b\n c")), Header(b"From", b" a@b\n c")),
-    (packet("L", strings(b"X", b"")), Header(b"X", b"")),
-    (packet("L", b"X\0a\0b\0"), Header(b"X", b"a\0b")),
+    (packet("L", strings(b"From", b" a@b\n c")), Fields([HeaderField(b"From", b" a@b\r\n c")])),
+    (packet("L", strings(b"X", b"")), Fields([HeaderField(b"X", b"")])),
+    (packet("L", b"X\0a\0b\0"), Fields([HeaderField(b"X", b"a\0b")])),
     (packet("N"), EndOfHeaders()),
     (packet("B", b"\0\xff" * 10), Body(b"\0\xff" * 10)),
     (packet("B"), Body(b"")),
@@ -110,19 +113,30 @@ GARBAGE: list[bytes] = [
 ]
 
 
+def one_by_one(events: Iterable[Event]) -> Iterator[Event]:
+    for event in events:
+        if isinstance(event, Fields):
+            yield from (Fields([field]) for field in event.fields)
+        else:
+            yield event
+
+
 def read_all(
     data: bytes, cuts: tuple[int, ...] = (), max_packet: int = DEFAULT_MAX_PACKET
 ) -> tuple[list[Event], str | None]:
-    """Feed `data`, cut at `cuts`; return the events and the error, if there is one."""
+    """Feed `data`, cut at `cuts`; return the events and the error, if there is one.
+
+    How many header fields come in one event depends on how the bytes came: here each has its own.
+    """
     decoder = Decoder(max_packet)
     events: list[Event] = []
     ends = [*sorted(c for c in cuts if 0 < c < len(data)), len(data)]
     start = 0
     for end in ends:
         try:
-            events += decoder.feed(data[start:end])
+            events += one_by_one(decoder.feed(data[start:end]))
         except RemoteProtocolError as e:
-            return [*events, *e.events], str(e)
+            return [*events, *one_by_one(e.events)], str(e)
         start = end
     return events, None
 
@@ -187,8 +201,21 @@ def test_an_oversized_packet_is_refused_at_its_length() -> None:
 
 def test_the_default_limit_takes_a_header_field_of_postfix() -> None:
     value = b"x" * 102400
-    assert read_all(packet("L", strings(b"Subject", value))) == ([Header(b"Subject", value)], None)
+    assert read_all(packet("L", strings(b"Subject", value))) == (
+        [Fields([HeaderField(b"Subject", value)])],
+        None,
+    )
     assert DEFAULT_MAX_PACKET > CHUNK_SIZE + 1
+
+
+def test_fields_that_come_together_are_one_event_with_their_folds_as_crlf() -> None:
+    values = (b" a", b" b\n c", b" d\r\n\te", b"", b"\n", b"\r")
+    data = b"".join(packet("L", strings(b"X-%d" % n, value)) for n, value in enumerate(values))
+    read = Decoder().feed(packet("T") + data + packet("N") + data[:20])
+    folded = (b" a", b" b\r\n c", b" d\r\n\te", b"", b"\r\n", b"\r")
+    fields = Fields([HeaderField(b"X-%d" % n, value) for n, value in enumerate(folded)])
+    assert read == [Data(), fields, EndOfHeaders(), Fields([HeaderField(b"X-0", b" a")])]
+    assert all(type(field) is HeaderField for field in fields.fields)
 
 
 def test_a_packet_in_many_pieces_is_held_once() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from authmilter.mail import Session, TlsInfo
 from authmilter.message import MAX_FIELDS, MAX_HEADER_OCTETS, DefectKind
+from authmilter.message import Header as HeaderField
 from authmilter.milter.protocol import (
     Abort,
     Body,
@@ -21,6 +22,7 @@ from authmilter.milter.protocol import (
     EndOfMessage,
     Event,
     Family,
+    Fields,
     Header,
     Helo,
     InsertField,
@@ -35,6 +37,7 @@ from authmilter.milter.protocol import (
     QuitNew,
     Rcpt,
     RemoteProtocolError,
+    Repeated,
     Reply,
     ReplyCode,
     Unknown,
@@ -100,6 +103,7 @@ EVENTS: list[Event] = [
     RCPT,
     Data(),
     FROM,
+    Fields([HeaderField(b"From", b" alice@example.org")]),
     EndOfHeaders(),
     Body(b"text\r\n"),
     EndOfMessage(b""),
@@ -148,7 +152,7 @@ def answer(session: MilterSession) -> tuple[Reply, ...]:
 def test_the_table_knows_every_phase_and_every_event() -> None:
     assert set(TRANSITIONS) == set(Phase) == set(ROAD)
     kinds = {type(event) for event in EVENTS}
-    assert len(kinds) == len(EVENTS) == 15
+    assert len(kinds) == len(EVENTS) == 16
     assert {kind for row in TRANSITIONS.values() for kind in row} == kinds
 
 
@@ -232,6 +236,8 @@ def test_any_order_of_events_gives_legal_replies_or_a_clean_end(
             assert final is Verb.ACCEPT or isinstance(final, ReplyCode)
         elif kind in _ANSWERED and kind in session.abilities.answers:
             assert reply is Verb.CONTINUE or (kind is Body and reply is Verb.SKIP)
+        elif kind is Fields and Header in session.abilities.answers:
+            assert reply == Repeated(Verb.CONTINUE, 1)
         else:
             assert reply is None
     session.lost()
@@ -459,6 +465,34 @@ def test_header_values_keep_their_octets_and_get_crlf_folds(sent: bytes, kept: b
     stage = Stage()
     walk(a_session(stage), OFFER, CONNECT, MAIL, Header(b"X-A", sent), EndOfHeaders())
     assert stage.verifications[0].message.headers[0].value == kept
+
+
+def test_fields_that_come_together_are_those_that_come_one_by_one() -> None:
+    pairs = [(b"From", b" a@b.example"), (b"X", b""), (b"To", b" c\r\n d"), (b"Subject", b"e")]
+    fields = [HeaderField(*pair) for pair in pairs]
+    for steps in (ALL_STEPS, ALL_STEPS & ~LEADSPC):
+        offer = Negotiate(6, 0x1FF, steps)
+        read = []
+        for events in (
+            [Fields(list(fields))],
+            [Fields(list(fields[:1])), Fields(list(fields[1:]))],
+            [Header(name, value.replace(b"\r\n", b"\n")) for name, value in pairs],
+        ):
+            stage = Stage()
+            walk(a_session(stage), offer, CONNECT, MAIL, *events, EndOfHeaders())
+            read.append(stage.verifications[0].message)
+        assert read[0] == read[1] == read[2]
+        space = b"" if steps & LEADSPC else b" "
+        assert [header.value for header in read[0].headers] == [space + value for _, value in pairs]
+
+
+def test_an_mta_that_waits_after_each_field_gets_a_reply_for_each() -> None:
+    session = a_session()
+    walk(session, Negotiate(2, 0x1FF, 0), CONNECT, MAIL)
+    reply = session.handle(Fields([HeaderField(b"A", b" b")] * 3))
+    assert isinstance(reply, Repeated)
+    assert reply.wire == Verb.CONTINUE.wire * 3
+    assert session.handle(Header(b"A", b" b")) is Verb.CONTINUE
 
 
 def test_too_much_header_is_dropped_with_a_defect() -> None:

@@ -173,7 +173,8 @@ def mails(draw: st.DrawFn) -> bytes:
     st.lists(st.integers(0, 20_000), max_size=6),
     st.sampled_from(list(Canonicalization)),
     st.sampled_from(list(Canonicalization)),
-    st.sampled_from([None, 7 * 86400]),
+    # (dkimpy asks the machine's clock about x=: a signature of this test must not expire)
+    st.sampled_from([None, 100 * 366 * 86400]),
 )
 def test_any_message_in_any_pieces_verifies_here_and_in_dkimpy(
     raw: bytes, cuts: list[int], header: Canonicalization, body: Canonicalization, expire: int | None

@@ -1,0 +1,605 @@
+/* The functions of octets/python.py in C: the same answers, octet for octet, in one pass each.
+ *
+ * Optional: built where a compiler is, and octets/chosen.py takes the Python ones where it is not. Every function takes
+ * and returns Python objects only, keeps no state, and never calls back into Python code but to hash a str. A type that
+ * the Python function would not take raises TypeError; whatever the octets, nothing else is raised but MemoryError.
+ *
+ * Reading beyond the end is kept out by form: every loop is bounded by an `end` pointer made once from the object's size.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdint.h>
+#include <string.h>
+
+typedef unsigned char octet;
+
+/* RFC 5322 3.6.8 ftext: printable US-ASCII but the colon. */
+static int is_ftext(octet c) { return c > 32 && c < 127 && c != ':'; }
+
+static int is_blank(octet c) { return c == ' ' || c == '\t'; }
+
+static octet lower(octet c) { return c >= 'A' && c <= 'Z' ? (octet)(c + 32) : c; }
+
+/* -- bodies ---------------------------------------------------------------------------------------------------- */
+
+enum { BLOCK = 64 };
+
+/* Whether a block holds anything that the relaxed form changes: a tab, or a blank before a blank or a CR. One octet
+ * behind the block is read too. Without branches, so that compilers make it vector code. */
+static int block_changes(const octet *p) {
+    octet found = 0;
+    for (int i = 0; i < BLOCK; i++) {
+        octet c = p[i], next = p[i + 1];
+        found |= (octet)((c == '\t') | ((c == ' ') & ((next == ' ') | (next == '\r') | (next == '\t'))));
+    }
+    return found;
+}
+
+PyDoc_STRVAR(relaxed_body_doc, "relaxed_body(data)\n--\n\nSee authmilter.octets.python.relaxed_body.");
+
+static PyObject *relaxed_body(PyObject *Py_UNUSED(module), PyObject *data) {
+    if (!PyBytes_Check(data)) {
+        PyErr_SetString(PyExc_TypeError, "data must be bytes");
+        return NULL;
+    }
+    const Py_ssize_t size = PyBytes_GET_SIZE(data);
+    const octet *const begin = (const octet *)PyBytes_AS_STRING(data);
+    const octet *const end = begin + size;
+    const octet *p = begin;
+    /* most encoded bodies hold nothing to change, and need no copy */
+    while (end - p > BLOCK && !block_changes(p)) p += BLOCK;
+    if (end - p <= BLOCK) {
+        const octet *q = p;
+        while (q < end && !(*q == '\t' || (*q == ' ' && q + 1 < end && (is_blank(q[1]) || q[1] == '\r')))) q++;
+        if (q == end) return Py_NewRef(data);
+    }
+    PyObject *result = PyBytes_FromStringAndSize(NULL, size);
+    if (result == NULL) return NULL;
+    octet *const first = (octet *)PyBytes_AS_STRING(result);
+    octet *out = first;
+    memcpy(out, begin, (size_t)(p - begin));
+    out += p - begin;
+    int pending = 0; /* white space was met, and nothing behind it yet */
+    while (p < end) {
+        if (!pending && end - p > BLOCK && !block_changes(p)) {
+            memcpy(out, p, BLOCK);
+            out += BLOCK;
+            p += BLOCK;
+            continue;
+        }
+        const octet *stop = end - p > BLOCK ? p + BLOCK : end;
+        while (p < stop) {
+            octet c = *p;
+            if (is_blank(c)) {
+                pending = 1;
+                p++;
+                continue;
+            }
+            if (pending) {
+                /* RFC 6376 3.4.4: white space at the end of a line vanishes, elsewhere it is one blank */
+                if (!(c == '\r' && p + 1 < end && p[1] == '\n')) *out++ = ' ';
+                pending = 0;
+            }
+            *out++ = c;
+            p++;
+        }
+    }
+    if (pending) *out++ = ' ';
+    if (_PyBytes_Resize(&result, out - first) < 0) return NULL;
+    return result;
+}
+
+PyDoc_STRVAR(bare_line_ends_doc, "bare_line_ends(data, after_cr)\n--\n\nSee authmilter.octets.python.bare_line_ends.");
+
+static PyObject *bare_line_ends(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
+    if (count != 2 || !PyBytes_Check(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "bare_line_ends(data: bytes, after_cr: bool)");
+        return NULL;
+    }
+    const int after_cr = PyObject_IsTrue(args[1]);
+    if (after_cr < 0) return NULL;
+    const Py_ssize_t size = PyBytes_GET_SIZE(args[0]);
+    const octet *const p = (const octet *)PyBytes_AS_STRING(args[0]);
+    int bare_cr = 0, bare_lf = 0, ends = after_cr;
+    if (size > 0) {
+        if (p[0] == '\n') bare_lf = !after_cr;
+        else bare_cr = after_cr;
+        Py_ssize_t i = 0;
+        octet crs = 0, lfs = 0; /* without branches, so that compilers make it vector code */
+        for (; i + 1 < size; i++) {
+            crs |= (octet)((p[i] == '\r') & (p[i + 1] != '\n'));
+            lfs |= (octet)((p[i] != '\r') & (p[i + 1] == '\n'));
+        }
+        bare_cr |= crs;
+        bare_lf |= lfs;
+        ends = p[size - 1] == '\r';
+    }
+    return Py_BuildValue("NNN", PyBool_FromLong(bare_cr), PyBool_FromLong(bare_lf), PyBool_FromLong(ends));
+}
+
+/* -- header fields ----------------------------------------------------------------------------------------------- */
+
+/* Write a field in relaxed form (RFC 6376 3.4.2) and return the end of what was written: at most as much as is read,
+ * and the colon. */
+static octet *write_relaxed(octet *out, PyObject *name, PyObject *value) {
+    const octet *p = (const octet *)PyBytes_AS_STRING(name);
+    const octet *end = p + PyBytes_GET_SIZE(name);
+    while (end > p && (is_blank(end[-1]) || end[-1] == '\r' || end[-1] == '\n')) end--;
+    while (p < end) *out++ = lower(*p++);
+    *out++ = ':';
+    p = (const octet *)PyBytes_AS_STRING(value);
+    end = p + PyBytes_GET_SIZE(value);
+    int pending = 0;
+    const octet *const first = out;
+    while (p < end) {
+        octet c = *p++;
+        if (is_blank(c)) {
+            pending = 1;
+        } else if (c == '\r' && p < end && *p == '\n') {
+            p++;
+        } else {
+            if (pending && out > first) *out++ = ' ';
+            pending = 0;
+            *out++ = c;
+        }
+    }
+    return out;
+}
+
+static octet *write_simple(octet *out, PyObject *name, PyObject *value) {
+    memcpy(out, PyBytes_AS_STRING(name), (size_t)PyBytes_GET_SIZE(name));
+    out += PyBytes_GET_SIZE(name);
+    *out++ = ':';
+    memcpy(out, PyBytes_AS_STRING(value), (size_t)PyBytes_GET_SIZE(value));
+    return out + PyBytes_GET_SIZE(value);
+}
+
+/* A field as Python has it: a tuple of two bytes objects, or a value of a subclass of tuple. */
+static int is_field(PyObject *item) {
+    return PyTuple_Check(item) && PyTuple_GET_SIZE(item) == 2 && PyBytes_Check(PyTuple_GET_ITEM(item, 0)) &&
+           PyBytes_Check(PyTuple_GET_ITEM(item, 1));
+}
+
+static Py_ssize_t field_size(PyObject *item) {
+    return PyBytes_GET_SIZE(PyTuple_GET_ITEM(item, 0)) + PyBytes_GET_SIZE(PyTuple_GET_ITEM(item, 1)) + 3;
+}
+
+PyDoc_STRVAR(relaxed_field_doc, "relaxed_field(name, value)\n--\n\nSee authmilter.octets.python.relaxed_field.");
+
+static PyObject *relaxed_field(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
+    if (count != 2 || !PyBytes_Check(args[0]) || !PyBytes_Check(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "relaxed_field(name: bytes, value: bytes)");
+        return NULL;
+    }
+    PyObject *result = PyBytes_FromStringAndSize(NULL, PyBytes_GET_SIZE(args[0]) + PyBytes_GET_SIZE(args[1]) + 1);
+    if (result == NULL) return NULL;
+    octet *const first = (octet *)PyBytes_AS_STRING(result);
+    if (_PyBytes_Resize(&result, write_relaxed(first, args[0], args[1]) - first) < 0) return NULL;
+    return result;
+}
+
+/* Write the fields of a list, each with CRLF; the list is not changed meanwhile, because nothing here runs Python. */
+static PyObject *joined(PyObject *fields, int relaxed) {
+    Py_ssize_t room = 0;
+    const Py_ssize_t count = PyList_GET_SIZE(fields);
+    for (Py_ssize_t i = 0; i < count; i++) room += field_size(PyList_GET_ITEM(fields, i));
+    PyObject *result = PyBytes_FromStringAndSize(NULL, room);
+    if (result == NULL) return NULL;
+    octet *const first = (octet *)PyBytes_AS_STRING(result);
+    octet *out = first;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *item = PyList_GET_ITEM(fields, i);
+        PyObject *name = PyTuple_GET_ITEM(item, 0), *value = PyTuple_GET_ITEM(item, 1);
+        out = relaxed ? write_relaxed(out, name, value) : write_simple(out, name, value);
+        *out++ = '\r';
+        *out++ = '\n';
+    }
+    if (_PyBytes_Resize(&result, out - first) < 0) return NULL;
+    return result;
+}
+
+PyDoc_STRVAR(signed_fields_doc, "signed_fields(index, names, own, relaxed)\n--\n\nSee authmilter.octets.python.signed_fields.");
+
+static PyObject *signed_fields(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
+    if (count != 4 || !PyDict_Check(args[0]) || !PyTuple_Check(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "signed_fields(index: dict, names: tuple, own: object, relaxed: bool)");
+        return NULL;
+    }
+    PyObject *index = args[0], *names = args[1], *own = args[2];
+    const int relaxed = PyObject_IsTrue(args[3]);
+    if (relaxed < 0) return NULL;
+    PyObject *result = NULL, *chosen = PyList_New(0);
+    PyObject *taken = PyDict_New(); /* name -> how many of its fields, from the bottom, have been passed */
+    if (chosen == NULL || taken == NULL) goto done;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++) {
+        PyObject *name = PyTuple_GET_ITEM(names, i);
+        if (!PyUnicode_CheckExact(name)) {
+            PyErr_SetString(PyExc_TypeError, "names must be str");
+            goto done;
+        }
+        PyObject *group = PyDict_GetItemWithError(index, name);
+        if (group == NULL) {
+            if (PyErr_Occurred()) goto done;
+            continue;
+        }
+        if (!PyTuple_Check(group)) {
+            PyErr_SetString(PyExc_TypeError, "index must map to tuples");
+            goto done;
+        }
+        const Py_ssize_t size = PyTuple_GET_SIZE(group);
+        Py_ssize_t passed = 0;
+        PyObject *before = PyDict_GetItemWithError(taken, name);
+        if (before != NULL) passed = PyLong_AsSsize_t(before);
+        else if (PyErr_Occurred()) goto done;
+        PyObject *field = NULL;
+        while (field == NULL && passed < size) {
+            /* RFC 6376 5.4.2: the last one not yet taken; 3.5 h=: the signature itself is never among them */
+            PyObject *item = PyTuple_GET_ITEM(group, size - 1 - passed++);
+            if (item != own) field = item;
+        }
+        if (field != NULL) {
+            if (!is_field(field)) {
+                PyErr_SetString(PyExc_TypeError, "a field must be a tuple of two bytes objects");
+                goto done;
+            }
+            if (PyList_Append(chosen, field) < 0) goto done;
+        }
+        PyObject *now = PyLong_FromSsize_t(passed);
+        if (now == NULL) goto done;
+        const int failed = PyDict_SetItem(taken, name, now);
+        Py_DECREF(now);
+        if (failed < 0) goto done;
+    }
+    result = joined(chosen, relaxed);
+done:
+    Py_XDECREF(chosen);
+    Py_XDECREF(taken);
+    return result;
+}
+
+/* Whether a field's octets are without any defect: what `_is_plain` of octets/python.py asks of all fields at once. */
+static int field_is_plain(PyObject *name, PyObject *value, Py_ssize_t longest) {
+    const octet *p = (const octet *)PyBytes_AS_STRING(value);
+    const octet *const end = p + PyBytes_GET_SIZE(value);
+    Py_ssize_t line = PyBytes_GET_SIZE(name) + 1;
+    if (line > longest) return 0;
+    while (p < end) {
+        octet c = *p++;
+        if (c == '\r') {
+            /* a fold: CRLF and white space */
+            if (end - p < 2 || p[0] != '\n' || !is_blank(p[1])) return 0;
+            p++;
+            line = 0;
+            continue;
+        }
+        if (c == '\n' || c == 0 || c > 127 || ++line > longest) return 0;
+    }
+    return 1;
+}
+
+PyDoc_STRVAR(index_fields_doc, "index_fields(fields, longest, room)\n--\n\nSee authmilter.octets.python.index_fields.");
+
+static PyObject *index_fields(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
+    if (count != 3 || !PyTuple_Check(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "index_fields(fields: tuple, longest: int, room: int)");
+        return NULL;
+    }
+    const Py_ssize_t longest = PyLong_AsSsize_t(args[1]);
+    if (longest == -1 && PyErr_Occurred()) return NULL;
+    Py_ssize_t room = PyLong_AsSsize_t(args[2]);
+    if (room == -1 && PyErr_Occurred()) return NULL;
+    PyObject *fields = args[0];
+    PyObject *index = PyDict_New();
+    if (index == NULL) return NULL;
+    int repeated = 0;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(fields); i++) {
+        PyObject *item = PyTuple_GET_ITEM(fields, i);
+        if (!is_field(item)) {
+            PyErr_SetString(PyExc_TypeError, "a field must be a tuple of two bytes objects");
+            goto failed;
+        }
+        PyObject *name = PyTuple_GET_ITEM(item, 0);
+        const Py_ssize_t size = PyBytes_GET_SIZE(name);
+        const octet *const p = (const octet *)PyBytes_AS_STRING(name);
+        room -= field_size(item);
+        int regular = size > 0 && room >= 0;
+        for (Py_ssize_t n = 0; n < size; n++) regular &= is_ftext(p[n]);
+        if (!regular || !field_is_plain(name, PyTuple_GET_ITEM(item, 1), longest)) {
+            Py_DECREF(index);
+            Py_RETURN_NONE;
+        }
+        PyObject *key = PyUnicode_New(size, 127);
+        if (key == NULL) goto failed;
+        for (Py_ssize_t n = 0; n < size; n++) PyUnicode_1BYTE_DATA(key)[n] = lower(p[n]);
+        PyObject *group = PyDict_GetItemWithError(index, key);
+        int bad = 0;
+        if (group == NULL) {
+            bad = PyErr_Occurred() != NULL;
+            PyObject *one = bad ? NULL : PyTuple_Pack(1, item);
+            bad = one == NULL || PyDict_SetItem(index, key, one) < 0;
+            Py_XDECREF(one);
+        } else {
+            /* a list while it grows, so that many fields of one name cost no more than so many of different names */
+            repeated = 1;
+            if (PyTuple_Check(group)) {
+                PyObject *list = PyList_New(1);
+                bad = list == NULL;
+                if (!bad) {
+                    PyList_SET_ITEM(list, 0, Py_NewRef(PyTuple_GET_ITEM(group, 0)));
+                    bad = PyList_Append(list, item) < 0 || PyDict_SetItem(index, key, list) < 0;
+                    Py_DECREF(list);
+                }
+            } else {
+                bad = PyList_Append(group, item) < 0;
+            }
+        }
+        Py_DECREF(key);
+        if (bad) goto failed;
+    }
+    if (repeated) {
+        Py_ssize_t at = 0;
+        PyObject *key, *group;
+        while (PyDict_Next(index, &at, &key, &group)) {
+            if (!PyList_Check(group)) continue;
+            PyObject *tuple = PyList_AsTuple(group);
+            /* (replacing the value of a key that is there does not change the dictionary's shape) */
+            if (tuple == NULL || PyDict_SetItem(index, key, tuple) < 0) {
+                Py_XDECREF(tuple);
+                goto failed;
+            }
+            Py_DECREF(tuple);
+        }
+    }
+    return index;
+failed:
+    Py_DECREF(index);
+    return NULL;
+}
+
+/* -- tag lists ----------------------------------------------------------------------------------------------------- */
+
+PyDoc_STRVAR(unsigned_value_doc, "unsigned_value(value)\n--\n\nSee authmilter.octets.python.unsigned_value.");
+
+static PyObject *unsigned_value(PyObject *Py_UNUSED(module), PyObject *value) {
+    if (!PyBytes_Check(value)) {
+        PyErr_SetString(PyExc_TypeError, "value must be bytes");
+        return NULL;
+    }
+    const octet *const begin = (const octet *)PyBytes_AS_STRING(value);
+    const octet *const end = begin + PyBytes_GET_SIZE(value);
+    const octet *spec = begin;
+    for (;;) {
+        const octet *stop = memchr(spec, ';', (size_t)(end - spec));
+        if (stop == NULL) stop = end;
+        const octet *equals = memchr(spec, '=', (size_t)(stop - spec));
+        const octet *first = spec, *last = equals == NULL ? stop : equals;
+        while (first < last && (is_blank(*first) || *first == '\r' || *first == '\n')) first++;
+        while (last > first && (is_blank(last[-1]) || last[-1] == '\r' || last[-1] == '\n')) last--;
+        if (last - first == 1 && *first == 'b') {
+            if (equals == NULL) return Py_NewRef(value);
+            const Py_ssize_t head = equals + 1 - begin, tail = end - stop;
+            PyObject *result = PyBytes_FromStringAndSize(NULL, head + tail);
+            if (result == NULL) return NULL;
+            memcpy(PyBytes_AS_STRING(result), begin, (size_t)head);
+            memcpy(PyBytes_AS_STRING(result) + head, stop, (size_t)tail);
+            return result;
+        }
+        if (stop == end) return Py_NewRef(value);
+        spec = stop + 1;
+    }
+}
+
+static PyObject *ascii_text(const octet *p, Py_ssize_t size) {
+    PyObject *text = PyUnicode_New(size, 127);
+    if (text != NULL) memcpy(PyUnicode_1BYTE_DATA(text), p, (size_t)size);
+    return text;
+}
+
+static int is_alpha(octet c) { return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z'); }
+
+/* Put one tag-spec (RFC 6376 3.2), unfolded, into `tags`. Returns 1 if it did, 0 if it is none or stands twice, -1 with
+ * an exception. */
+static int put_tag(PyObject *tags, const octet *p, const octet *end) {
+    while (p < end && is_blank(*p)) p++;
+    const octet *const name = p;
+    if (p == end || !is_alpha(*p)) return 0;
+    while (p < end && (is_alpha(*p) || (*p >= '0' && *p <= '9') || *p == '_')) p++;
+    const octet *const name_end = p;
+    while (p < end && is_blank(*p)) p++;
+    if (p == end || *p != '=') return 0;
+    p++;
+    while (p < end && is_blank(*p)) p++;
+    while (end > p && is_blank(end[-1])) end--;
+    PyObject *key = ascii_text(name, name_end - name);
+    PyObject *value = key == NULL ? NULL : ascii_text(p, end - p);
+    int done = -1;
+    if (value != NULL) {
+        done = PyDict_Contains(tags, key);
+        if (done == 0) done = PyDict_SetItem(tags, key, value) < 0 ? -1 : 1;
+        else if (done == 1) done = 0;
+    }
+    Py_XDECREF(key);
+    Py_XDECREF(value);
+    return done;
+}
+
+PyDoc_STRVAR(plain_tags_doc, "plain_tags(text)\n--\n\nSee authmilter.octets.python.plain_tags.");
+
+static PyObject *plain_tags(PyObject *Py_UNUSED(module), PyObject *text) {
+    if (!PyBytes_Check(text)) {
+        PyErr_SetString(PyExc_TypeError, "text must be bytes");
+        return NULL;
+    }
+    const octet *p = (const octet *)PyBytes_AS_STRING(text);
+    const octet *const end = p + PyBytes_GET_SIZE(text);
+    octet *const line = PyMem_Malloc((size_t)PyBytes_GET_SIZE(text) + 1);
+    if (line == NULL) return PyErr_NoMemory();
+    PyObject *tags = PyDict_New();
+    int state = tags == NULL ? -1 : 1, first = 1;
+    octet *out = line;
+    while (state == 1) {
+        const int over = p == end;
+        if (over || *p == ';') {
+            const octet *blank = line;
+            while (blank < out && is_blank(*blank)) blank++;
+            /* tag-list = tag-spec *( ";" tag-spec ) [ ";" ] */
+            if (!(over && !first && blank == out)) state = put_tag(tags, line, out);
+            if (over) break;
+            first = 0;
+            out = line;
+            p++;
+        } else if (*p == '\r' && end - p > 2 && p[1] == '\n' && is_blank(p[2])) {
+            p += 2;
+        } else if (*p == '\t' || (*p >= 32 && *p < 127)) {
+            *out++ = *p++;
+        } else {
+            state = 0;
+        }
+    }
+    PyMem_Free(line);
+    if (state == 1) return tags;
+    Py_XDECREF(tags);
+    if (state < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+/* -- packets of the milter protocol ----------------------------------------------------------------------------- */
+
+/* A header field's value, with CRLF for each LF that has no CR, as it was on the wire. */
+static PyObject *with_crlf(const octet *p, Py_ssize_t size) {
+    const octet *const end = p + size;
+    Py_ssize_t missing = 0;
+    for (const octet *q = p; q < end; q++) missing += *q == '\n' && (q == p || q[-1] != '\r');
+    PyObject *value = PyBytes_FromStringAndSize(missing ? NULL : (const char *)p, size + missing);
+    if (value == NULL || !missing) return value;
+    octet *out = (octet *)PyBytes_AS_STRING(value);
+    for (const octet *q = p; q < end; q++) {
+        if (*q == '\n' && (q == p || q[-1] != '\r')) *out++ = '\r';
+        *out++ = *q;
+    }
+    return value;
+}
+
+/* A new field of `type`, a subclass of tuple without room of its own (checked by the caller). Takes both references. */
+static PyObject *new_field(PyTypeObject *type, PyObject *name, PyObject *value) {
+    PyObject *field = name == NULL || value == NULL ? NULL : type->tp_alloc(type, 2);
+    if (field == NULL) {
+        Py_XDECREF(name);
+        Py_XDECREF(value);
+        return NULL;
+    }
+    PyTuple_SET_ITEM(field, 0, name);
+    PyTuple_SET_ITEM(field, 1, value);
+    return field;
+}
+
+PyDoc_STRVAR(split_packets_doc, "split_packets(data, largest, kind)\n--\n\nSee authmilter.octets.python.split_packets.");
+
+static PyObject *split_packets(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
+    if (count != 3 || !PyBytes_Check(args[0]) || !PyType_Check(args[2])) {
+        PyErr_SetString(PyExc_TypeError, "split_packets(data: bytes, largest: int, kind: type)");
+        return NULL;
+    }
+    const Py_ssize_t largest = PyLong_AsSsize_t(args[1]);
+    if (largest == -1 && PyErr_Occurred()) return NULL;
+    PyTypeObject *kind = (PyTypeObject *)args[2];
+    if (!PyType_IsSubtype(kind, &PyTuple_Type) || kind->tp_basicsize != PyTuple_Type.tp_basicsize ||
+        kind->tp_itemsize != PyTuple_Type.tp_itemsize || kind->tp_dictoffset != 0) {
+        PyErr_SetString(PyExc_TypeError, "kind must be a named tuple");
+        return NULL;
+    }
+    const octet *const begin = (const octet *)PyBytes_AS_STRING(args[0]);
+    const octet *const end = begin + PyBytes_GET_SIZE(args[0]);
+    const octet *p = begin;
+    Py_ssize_t needed = 5;
+    const char *fault = NULL;
+    PyObject *oversize = NULL;
+    PyObject *run = NULL; /* the list of the header fields that come one after another, borrowed from `items` */
+    PyObject *items = PyList_New(0);
+    if (items == NULL) return NULL;
+    while (end - p >= 5) {
+        const uint32_t length = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | (uint32_t)p[3];
+        if (length == 0 || (Py_ssize_t)length > largest) {
+            oversize = PyUnicode_FromFormat("a packet of %u octets", (unsigned int)length);
+            if (oversize == NULL) goto failed;
+            break;
+        }
+        if (end - p - 4 < (Py_ssize_t)length) {
+            needed = 4 + (Py_ssize_t)length;
+            break;
+        }
+        const octet command = p[4];
+        const octet *const payload = p + 5;
+        const Py_ssize_t size = (Py_ssize_t)length - 1;
+        PyObject *item;
+        if (command == 'L') {
+            const octet *middle = size > 0 ? memchr(payload, 0, (size_t)size) : NULL;
+            if (middle == NULL || payload[size - 1] != 0 || middle == payload + size - 1) {
+                fault = "a header packet without its two strings";
+                break;
+            }
+            PyObject *field = new_field(
+                kind,
+                PyBytes_FromStringAndSize((const char *)payload, middle - payload),
+                with_crlf(middle + 1, payload + size - 1 - (middle + 1)));
+            if (field == NULL) goto failed;
+            if (run == NULL) {
+                run = PyList_New(0);
+                item = run == NULL ? NULL : Py_BuildValue("(iN)", (int)command, run);
+                const int bad = item == NULL || PyList_Append(items, item) < 0;
+                Py_XDECREF(item); /* `items` keeps it, and so the run */
+                if (bad) {
+                    Py_DECREF(field);
+                    goto failed;
+                }
+            }
+            const int bad = PyList_Append(run, field) < 0;
+            Py_DECREF(field);
+            if (bad) goto failed;
+        } else {
+            run = NULL;
+            item = Py_BuildValue("(iy#)", (int)command, (const char *)payload, size);
+            const int bad = item == NULL || PyList_Append(items, item) < 0;
+            Py_XDECREF(item);
+            if (bad) goto failed;
+        }
+        p = payload + size;
+    }
+    if (oversize == NULL) oversize = PyUnicode_FromString(fault == NULL ? "" : fault);
+    if (oversize == NULL) goto failed;
+    return Py_BuildValue("(NnnN)", items, (Py_ssize_t)(p - begin), needed, oversize);
+failed:
+    Py_XDECREF(oversize);
+    Py_DECREF(items);
+    return NULL;
+}
+
+/* -- the module --------------------------------------------------------------------------------------------------- */
+
+#define FAST(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, name##_doc}
+
+static PyMethodDef functions[] = {
+    {"relaxed_body", relaxed_body, METH_O, relaxed_body_doc},
+    {"unsigned_value", unsigned_value, METH_O, unsigned_value_doc},
+    {"plain_tags", plain_tags, METH_O, plain_tags_doc},
+    FAST(bare_line_ends),
+    FAST(relaxed_field),
+    FAST(signed_fields),
+    FAST(index_fields),
+    FAST(split_packets),
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot slots[] = {{0, NULL}};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "authmilter.octets._compiled",
+    .m_doc = "The functions of authmilter.octets.python in C.",
+    .m_size = 0,
+    .m_methods = functions,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC PyInit__compiled(void) { return PyModuleDef_Init(&definition); }

@@ -1,0 +1,257 @@
+"""What walks over every octet of a message, in Python: the canonical forms of DKIM, line ends, the header's index, packets.
+
+These functions define the behaviour; `_compiled.c` has to give the same for every input, which
+tests/octets holds against each other. All are total over the octets they are given, and linear in them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from struct import Struct
+from typing import TypeVar
+
+from authmilter import grammar
+
+__all__ = [
+    "bare_line_ends",
+    "index_fields",
+    "plain_tags",
+    "relaxed_body",
+    "relaxed_field",
+    "signed_fields",
+    "split_packets",
+    "unsigned_value",
+]
+
+Field = tuple[bytes, bytes]
+F = TypeVar("F", bound=Field)
+
+# -- bodies ------------------------------------------------------------------------------------------------------
+
+_BLANKS = re.compile(rb"  +")
+# One for CR or LF, zero for every other octet.
+_CR_ONLY = bytes(octet == 13 for octet in range(256))
+_LF_ONLY = bytes(octet == 10 for octet in range(256))
+
+
+def relaxed_body(data: bytes) -> bytes:
+    """Reduce runs of blanks and tabs to one blank, and remove it before CRLF (RFC 6376 §3.4.4)."""
+    if b"\t" in data:
+        data = data.replace(b"\t", b" ")
+    # Looking for one octet is a hundred times faster than for two, and encoded bodies hold no blanks at all.
+    if b" " in data:
+        if b"  " in data:
+            # many runs cost less this way, and few or long ones by the expression
+            data = _BLANKS.sub(b" ", data.replace(b"    ", b" "))
+        if b" \r\n" in data:
+            data = data.replace(b" \r\n", b"\r\n")
+    return data
+
+
+def bare_line_ends(data: bytes, after_cr: bool) -> tuple[bool, bool, bool]:  # noqa: FBT001 - called for each piece of each body, and compiled
+    """Look for line ends that are none.
+
+    Args:
+        data: a piece of a body.
+        after_cr: the piece before it ended in CR.
+
+    Returns:
+        Whether there is a CR without LF, an LF without CR, and whether the piece ends in a CR of which the next piece
+        decides.
+    """
+    if not data:
+        return False, False, after_cr
+    crs, lfs = data.translate(_CR_ONLY), data.translate(_LF_ONLY)
+    begins, ends = lfs[0] != 0, crs[-1] != 0
+    bare_cr = after_cr and not begins
+    bare_lf = begins and not after_cr
+    # A mark for each CR and each LF: where every CR has its LF, the one is the other, moved by one octet.
+    if crs[:-1] != lfs[1:]:
+        pairs = data.count(b"\r\n")
+        bare_cr = bare_cr or crs.count(1) - ends != pairs
+        bare_lf = bare_lf or lfs.count(1) - begins != pairs
+    return bare_cr, bare_lf, ends
+
+
+# -- header fields -------------------------------------------------------------------------------------------------
+
+
+def relaxed_field(name: bytes, value: bytes) -> bytes:
+    """Return a header field in relaxed form (RFC 6376 §3.4.2), without the CRLF at its end.
+
+    `name` and `value` are the octets before and after the colon, folds as CRLF and a blank or tab.
+    """
+    # the tests first, because most fields hold none of these
+    if b"\r\n" in value:
+        value = value.replace(b"\r\n", b"")
+    if b"\t" in value:
+        value = value.replace(b"\t", b" ")
+    while b"  " in value:
+        value = value.replace(b"  ", b" ")
+    return name.rstrip(b" \t\r\n").lower() + b":" + value.strip(b" ")
+
+
+def signed_fields(
+    index: Mapping[str, tuple[F, ...]],
+    names: tuple[str, ...],
+    own: Field | None,
+    relaxed: bool,  # noqa: FBT001 - as above
+) -> bytes:
+    """Return the fields that h= names in canonical form, each with its CRLF (RFC 6376 §3.7).
+
+    Args:
+        index: the fields of a message by their names in lower case, each from top to bottom.
+        names: h=, in lower case.
+        own: a field that is never chosen, by identity: the signature itself.
+        relaxed: the relaxed form, or the simple one.
+    """
+    unused: dict[str, list[F]] = {}
+    parts: list[bytes] = []
+    for name in names:
+        fields = unused.get(name)
+        if fields is None:
+            # the signature itself is never among the fields it names (RFC 6376 §3.5 h=)
+            fields = unused[name] = [field for field in index.get(name, ()) if field is not own]
+        # RFC 6376 §5.4.2: the last one not yet used; a name without one stands for nothing, so that
+        # a field added later would be signed in its place and break the signature.
+        if fields:
+            label, value = fields.pop()
+            parts.append(relaxed_field(label, value) if relaxed else label + b":" + value)
+            parts.append(b"\r\n")
+    return b"".join(parts)
+
+
+def index_fields(fields: tuple[F, ...], longest: int, room: int) -> dict[str, tuple[F, ...]] | None:
+    """Return the fields by their names in lower case, each from top to bottom; None if anything about any is odd.
+
+    Nothing is odd where all names are well-formed (RFC 5322 §3.6.8), every CR and LF belongs to a fold, there is no
+    NUL and no octet over 127, no line is over `longest` octets, and all, with colons and line ends, are within `room`.
+    """
+    if not fields:
+        return {}
+    if sum([len(name) + len(value) for name, value in fields]) + 3 * len(fields) > room:
+        return None
+    names = b":".join([name for name, _value in fields])
+    # (a name with a colon in it would look like two)
+    if names.count(b":") != len(fields) - 1 or not grammar.FIELD_NAMES.fullmatch(names):
+        return None
+    if not _is_plain(fields, longest):
+        return None
+    lists: dict[str, list[F]] = {}
+    for field in fields:
+        key = field[0].lower().decode("ascii")
+        if key in lists:
+            lists[key].append(field)
+        else:
+            lists[key] = [field]
+    return {key: tuple(group) for key, group in lists.items()}
+
+
+def _is_plain(fields: tuple[Field, ...], longest: int) -> bool:
+    """True if no field (all names well-formed) has any defect in its octets; asked at once for all of them."""
+    block = b"\r\n".join([name + b":" + value for name, value in fields])
+    lines = block.split(b"\r\n")
+    return (
+        block.isascii()
+        and b"\0" not in block
+        and block.count(b"\r") == block.count(b"\n") == len(lines) - 1
+        and max(map(len, lines)) <= longest
+        # every line is a field's first or a fold
+        and block.count(b"\n ") + block.count(b"\n\t") + len(fields) == len(lines)
+    )
+
+
+# -- tag lists ------------------------------------------------------------------------------------------------------
+
+
+def unsigned_value(value: bytes) -> bytes:
+    """Return a signature field's value with the value of b= taken out, white space around it too (RFC 6376 §3.7)."""
+    specs = value.split(b";")
+    for i, spec in enumerate(specs):
+        name, equals, _ = spec.partition(b"=")
+        if name.strip(b" \t\r\n") == b"b":
+            specs[i] = name + equals
+            break
+    return b";".join(specs)
+
+
+_PLAIN = re.compile(rb"[\t -~]*+")
+# RFC 6376 §3.2
+#   tag-spec      =  [FWS] tag-name [FWS] "=" [FWS] tag-value [FWS]
+#   tag-name      =  ALPHA *ALNUMPUNC
+#   ALNUMPUNC     =  ALPHA / DIGIT / "_"
+_TAG = re.compile(r"[ \t]*+([A-Za-z][A-Za-z0-9_]*+)[ \t]*+=(.*+)", re.DOTALL)
+
+
+def plain_tags(text: bytes) -> dict[str, str] | None:
+    """Return the tags of a tag list (RFC 6376 §3.2) in their order, values without white space around them.
+
+    None if anything is odd, of which `dkim.taglist` then says what: an octet that is no printable US-ASCII, blank, tab or
+    fold; a part between semicolons that is no tag; a name that stands twice.
+    """
+    if b"\r\n" in text:
+        text = text.replace(b"\r\n ", b" ").replace(b"\r\n\t", b"\t")
+    if not _PLAIN.fullmatch(text):
+        return None
+    specs = text.decode("ascii").split(";")
+    if len(specs) > 1 and not specs[-1].strip(" \t"):
+        specs.pop()  # tag-list = tag-spec *( ";" tag-spec ) [ ";" ]
+    values: dict[str, str] = {}
+    for spec in specs:
+        tag = _TAG.fullmatch(spec)
+        if tag is None or tag.group(1) in values:
+            return None
+        values[tag.group(1)] = tag.group(2).strip(" \t")
+    return values
+
+
+# -- packets of the milter protocol --------------------------------------------------------------------------------
+
+_HEAD = Struct(">IB")
+#: the command octet of a header field's packet (SMFIC_HEADER)
+_HEADER = ord("L")
+
+
+def split_packets(
+    data: bytes, largest: int, kind: Callable[[bytes, bytes], F]
+) -> tuple[list[tuple[int, bytes | list[F]]], int, int, str]:
+    """Cut the bytes of a milter connection into packets.
+
+    Args:
+        data: the bytes, from the beginning of a packet on.
+        largest: the largest length field that is believed (octets).
+        kind: a named tuple of two: what a header field becomes.
+
+    Returns:
+        The command octet and arguments of each whole packet, in order; header fields that come one after another are
+        one entry, a list of `kind` with names and values, folds as CRLF. Then where in `data` the first unread octet
+        is, how many octets from there are needed to go on, and what is wrong there: our words, or nothing.
+    """
+    packets: list[tuple[int, bytes | list[F]]] = []
+    run: list[F] | None = None
+    at, end = 0, len(data)
+    while end - at >= 5:
+        length, command = _HEAD.unpack_from(data, at)
+        if not 0 < length <= largest:
+            return packets, at, 5, f"a packet of {length} octets"
+        stop = at + 4 + length
+        if stop > end:
+            return packets, at, 4 + length, ""
+        if command == _HEADER:
+            # the hot path: some twenty of thirty packets of a message
+            middle = data.find(b"\0", at + 5, stop)
+            if middle < 0 or data[stop - 1] or middle == stop - 1:
+                return packets, at, 5, "a header packet without its two strings"
+            value = data[middle + 1 : stop - 1]
+            if b"\n" in value:
+                value = value.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+            if run is None:
+                run = []
+                packets.append((command, run))
+            run.append(kind(data[at + 5 : middle], value))
+        else:
+            run = None
+            packets.append((command, data[at + 5 : stop]))
+        at = stop
+    return packets, at, 5, ""

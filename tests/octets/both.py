@@ -1,0 +1,118 @@
+"""What the functions of `authmilter.octets` make of any octets: the same work for the Python and the compiled ones.
+
+From a shell: `python tests/octets/both.py COMPILED.so [ROUNDS] [SEED]` holds a built module against the Python functions
+over random octets, without pytest: for a module that was built with sanitizers.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from authmilter.message import Header
+from authmilter.octets import python
+
+__all__ = ["PIECES", "difference", "outcomes", "random_octets"]
+
+#: What octets are made of, so that they hold what the functions look for.
+PIECES = (
+    b" ", b"  ", b"\t", b"\r", b"\n", b"\r\n", b"\r\n ", b"\r\n\t", b"\n ", b"a", b"B", b"b", b":", b";", b"=", b"\0", b"\xff",
+    b"~", b"x" * 63, b"x" * 64, b"y" * 65, b"z" * 990, b"From", b"to", b"X-1_2", b"b=AA==; ", b"h=from:to; ", b"v=1",
+    b"\x00\x00\x00\x06LA\x00b\x00", b"\x00\x00\x00\x01Q", b"\x00\x00\x00\x05B\r\n.\n", b"\xff\xff\xff\xff",
+)  # fmt: skip
+
+_NAMES = ("from", "to", "from", "x-1_2", "none", "a", "from", "to", "to")
+
+
+def _fields(octets: bytes) -> tuple[Header, ...]:
+    """Fields as lines give them, whatever stands in them, after two that are as they should be."""
+    found = [Header(b"From", b" a@b.example"), Header(b"To", b" c,\r\n\td")]
+    for line in octets.split(b"~"):
+        name, _, value = line.partition(b":")
+        found.append(Header(name, value))
+        found.append(Header(name.strip(b"\r\n \t\0\xff:") or b"from", value))
+    return tuple(found)
+
+
+def outcomes(functions: Any, octets: bytes) -> Iterator[tuple[str, object]]:
+    """Yield what each function gives for inputs made of these octets, with its name."""
+    yield "relaxed_body", functions.relaxed_body(octets)
+    for after_cr in (False, True):
+        yield "bare_line_ends", functions.bare_line_ends(octets, after_cr)
+    name, _, value = octets.partition(b":")
+    yield "relaxed_field", functions.relaxed_field(name, value)
+    yield "unsigned_value", functions.unsigned_value(octets)
+    tags = functions.plain_tags(octets)
+    yield "plain_tags", tags if tags is None else list(tags.items())
+    odd = _fields(octets)
+    for fields, longest, room in (
+        (odd, 998, 10**6),
+        (odd[:2], 998, 10**6),
+        (odd[:2], 10, 10**6),
+        (odd[:2], 998, 30),
+    ):
+        index = functions.index_fields(fields, longest, room)
+        yield "index_fields", index if index is None else list(index.items())
+    by_name: dict[str, tuple[Header, ...]] = {}
+    for field in odd:
+        by_name[field.key] = (*by_name.get(field.key, ()), field)
+    for own in (None, odd[0]):
+        for relaxed in (False, True):
+            yield "signed_fields", functions.signed_fields(by_name, _NAMES, own, relaxed)
+    framed = b"".join((len(p) + 1).to_bytes(4, "big") + b"L" + p for p in octets.split(b"~"))
+    for data in (octets, framed, framed[:-1], framed + octets, framed + b"\0\0\0\1N" + framed):
+        packets, *rest = functions.split_packets(data, 300, Header)
+        kinds = [type(field) for _, payload in packets if isinstance(payload, list) for field in payload]
+        yield "split_packets", (packets, *rest, set(kinds) <= {Header})
+
+
+def difference(compiled: Any, octets: bytes) -> str:
+    """Say where the compiled functions and Python's differ over these octets; empty where they do not."""
+    for (name, expected), (_, given) in zip(
+        outcomes(python, octets), outcomes(compiled, octets), strict=True
+    ):
+        if expected != given:
+            return f"{name} of {octets!r}: {given!r} instead of {expected!r}"
+    return ""
+
+
+def random_octets(source: random.Random) -> bytes:
+    """Return pieces at random, mostly few."""
+    most = source.choice((2, 6, 20, 60))
+    octets = b"".join(source.choice(PIECES) for _ in range(source.randrange(most)))
+    return octets + source.randbytes(source.choice((0, 0, 0, 3)))
+
+
+def _load(path: str) -> ModuleType:
+    loader = importlib.machinery.ExtensionFileLoader("authmilter.octets._compiled", path)
+    spec = importlib.util.spec_from_loader("authmilter.octets._compiled", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def main(words: list[str]) -> int:
+    """Compare as the module says; 1 at the first difference."""
+    compiled = _load(words[0])
+    rounds = int(words[1]) if len(words) > 1 else 10_000
+    source = random.Random(words[2] if len(words) > 2 else "0")
+    for _ in range(rounds):
+        found = difference(compiled, random_octets(source))
+        if found:
+            print(found)
+            return 1
+    print(f"{rounds} inputs, no difference")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
