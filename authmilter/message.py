@@ -15,7 +15,7 @@ message has no Author Domain either: the field that was not read may have been a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, KeysView, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -193,6 +193,13 @@ class Message:
             index = _index_of(self.headers)
             object.__setattr__(self, "_index", index)
         return index.get(key, ())
+
+    @property
+    def keys(self) -> KeysView[str]:
+        """The `Header.key` of every field, each once: to see at one look that a message has none of many names."""
+        self.fields("")  # makes the index where there is none yet
+        assert self._index is not None  # made just now
+        return self._index.keys()
 
     @classmethod
     def parse(cls, data: bytes) -> tuple[Message, int]:
