@@ -277,6 +277,8 @@ def own_ids(own_id: str, siblings: tuple[str, ...], local_name: Domain | None) -
 _UNSEEN = re.compile(
     r"[\s\"\\\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0]+"
 )
+#: The same among the octets of US-ASCII, which need no expression to be taken out.
+_UNSEEN_OCTETS = bytes(octet for octet in range(128) if _UNSEEN.fullmatch(chr(octet)))
 #: RFC 3490 §3.1: characters that IDNA 2003 takes for a dot
 _DOTS = re.compile("[\u3002\uff0e\uff61]")
 
@@ -294,6 +296,11 @@ def _plain(text: str) -> str:
 
 
 def _forms(authserv_id: str) -> frozenset[str]:
+    """As `_worked_out_forms`; the same few hosts' fields come again and again."""
+    return _kept_forms(authserv_id) if len(authserv_id) <= _MAX_DOMAIN else _worked_out_forms(authserv_id)
+
+
+def _worked_out_forms(authserv_id: str) -> frozenset[str]:
     """Return the spellings an id is compared by: folded, and as A-labels (RFC 8601 §5 after RFC 5890)."""
     plain = _plain(authserv_id).strip(".")
     forms = {plain}
@@ -305,6 +312,9 @@ def _forms(authserv_id: str) -> frozenset[str]:
     return frozenset(forms)
 
 
+_kept_forms = lru_cache(maxsize=512)(_worked_out_forms)
+
+
 def claims_us(value: bytes, ids: OwnIds) -> bool:
     """True if an Authentication-Results field with this `value` has to go (RFC 8601 §5; see the module's text)."""
     found = foreign.authserv_id_of(value)
@@ -313,13 +323,13 @@ def claims_us(value: bytes, ids: OwnIds) -> bool:
     forms = _forms(found)
     if not ids.whole.isdisjoint(forms) or any(f.endswith(ids.below) for f in forms):
         return True
-    everything = value.decode("utf-8", "replace")
-    if len(value) <= foreign.MAX_VALUE:
-        everything = _plain(everything)
+    if value.isascii():
+        everything = value.translate(None, _UNSEEN_OCTETS).lower().decode("ascii")
+    elif len(value) <= foreign.MAX_VALUE:
+        everything = _plain(value.decode("utf-8", "replace"))
     else:
-        everything = _UNSEEN.sub(
-            "", everything.lower()
-        )  # it is faulty by its length; folding it would cost too much
+        # It is faulty by its length; folding it would cost too much.
+        everything = _UNSEEN.sub("", value.decode("utf-8", "replace").lower())
     return any(i in everything for i in ids.anywhere) and foreign.fault_of(value) is not None
 
 

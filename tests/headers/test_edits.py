@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from authmilter.evidence import Evidence
 from authmilter.headers.edits import HeaderSettings, Plan, claims_us, own_ids, plan, with_prefix
+from authmilter.headers.foreign import Unparsable, authserv_id_of
 from authmilter.headers.settings import removal
 from authmilter.mail import Origin
 from authmilter.message import Message
@@ -666,3 +667,13 @@ def test_a_message_without_any_such_name_is_left_as_it_is() -> None:
         assert not going.may_cover_one_of(Message.of_fields([(name, b" v")]).keys)
     for name in (b"x-SPAM-y", b"bimi-location", b"BIMI-Location \t"):
         assert going.may_cover_one_of(Message.of_fields([(b"From", b" a@b.example"), (name, b" v")]).keys)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(alphabet=st.characters(max_codepoint=127), max_size=60))
+def test_us_ascii_is_read_by_its_octets_as_it_is_by_its_characters(text: str) -> None:
+    ids = own_ids("a.b", (), None)
+    value = b"mx.other.example; ) " + text.encode()
+    hidden = text.replace('"', "").replace("\\", "")
+    seen = "".join(hidden.split()).lower()
+    assert claims_us(value, ids) is ("a.b" in seen or isinstance(authserv_id_of(value), Unparsable))
