@@ -38,7 +38,7 @@ from authmilter.bimi.result import BimiResult
 from authmilter.evidence import Evidence
 from authmilter.headers import bimi, foreign
 from authmilter.headers.foreign import Unparsable
-from authmilter.headers.results import authentication_results, received_spf
+from authmilter.headers.results import authentication_results_text, received_spf
 from authmilter.headers.settings import HeaderSettings, Removal, removal
 from authmilter.mail import Mail, Origin
 from authmilter.message import DefectKind, Header
@@ -59,7 +59,6 @@ from authmilter.verdict import (
 __all__ = ["HeaderSettings", "OwnIds", "Plan", "applied", "claims_us", "own_ids", "plan", "with_prefix"]
 
 _AUTHENTICATION_RESULTS = b"authentication-results"
-_SUBJECT = b"subject"
 _WSP = b" \t\r\n"
 _NO_FTEXT = bytes(o for o in range(256) if not 33 <= o <= 126)  # RFC 5322 §3.6.8
 #: draft-brand-indicators-for-message-identification §7.7: a receiver's own fields, never a sender's
@@ -106,23 +105,22 @@ def plan(mail: Mail, evidence: Evidence, decision: Decision, settings: HeaderSet
     Messages that are rejected, deferred or discarded are not changed.
     """
     own_id = _own_id(mail, settings)
-    ours = b""
+    text = ""
     if mail.origin is not Origin.TRUSTED_HOP or evidence != _NOTHING:
-        ours = authentication_results(own_id, evidence, mail, settings, decision.disposition)
-    text = ours.decode()
+        text = authentication_results_text(own_id, evidence, mail, settings, decision.disposition)
     if decision.disposition in _NOT_DELIVERED:
         return Plan(edits=(), authentication_results=text)
     edits: list[Edit] = []
-    subject = _deletions(edits, mail, decision, settings, own_id)
+    _deletions(edits, mail, decision, settings, own_id)
     inserts: list[InsertHeader] = []
-    if ours:
-        inserts.append(InsertHeader(at=0, name=b"Authentication-Results", value=ours))
+    if text:
+        inserts.append(InsertHeader(at=0, name=b"Authentication-Results", value=text.encode()))
     if settings.received_spf:
         inserts.extend(_received_spf(mail, evidence, settings, own_id))
     if evidence.bimi is not None:
         inserts.extend(_bimi_fields(evidence.bimi, settings))
     if decision.tags:
-        _tags(edits, inserts, mail, decision, subject)
+        _tags(edits, inserts, mail, decision)
     edits.extend(reversed(inserts))
     if decision.disposition is Disposition.QUARANTINE and decision.quarantine_reason:
         edits.append(Quarantine(reason=_printable(decision.quarantine_reason, _MAX_REASON)))
@@ -169,28 +167,39 @@ def _own_id(mail: Mail, settings: HeaderSettings) -> str:
 
 def _deletions(
     edits: list[Edit], mail: Mail, decision: Decision, settings: HeaderSettings, own_id: str
-) -> Header | None:
-    """Append a DeleteHeader for each field that goes, bottom-most first; return the first Subject field."""
-    origin = mail.origin
+) -> None:
+    """Append a DeleteHeader for each field that goes, bottom-most first."""
+    origin, message = mail.origin, mail.message
     trusted = origin is Origin.TRUSTED_HOP
-    tags = tuple(t.name for t in decision.tags if isinstance(t, TagHeader) and _writable_name(t.name))
-    going = _going(origin, settings, tags)
-    ids: OwnIds | None = None
+    tags: tuple[str, ...] = ()
+    if decision.tags:
+        tags = tuple(t.name for t in decision.tags if isinstance(t, TagHeader) and _writable_name(t.name))
+    going = _going(
+        origin,
+        settings.own_headers,
+        settings.strip,
+        settings.received_spf,
+        settings.strip_received_spf,
+        tags,
+    )
     # A name with an octet that no name may have: what a lenient reader makes of it goes by the same rule, unread.
-    odd = any(d.kind is DefectKind.FIELD_NAME for d in mail.message.defects)
+    odd = bool(message.defects) and any(d.kind is DefectKind.FIELD_NAME for d in message.defects)
+    # Most mail has no field of a name that is removed, and few Authentication-Results, or none.
+    if odd or going.may_cover_one_of(message.keys):
+        looked_at = message.headers
+    else:
+        looked_at = message.fields("authentication-results")
+    ids: OwnIds | None = None
     # Authentication-Results fields may stay, so they are counted; of the other names every field goes or none.
     counts: dict[bytes, int] = {}
     deletes: list[DeleteHeader] = []
-    subject: Header | None = None
     exact, prefixes = going.exact, going.prefixes
-    for header in mail.message.headers:
+    for header in looked_at:
         name = header.name
         if name[-1:] in _WSP:
             name = name.rstrip(_WSP)  # RFC 5322 §4.5: obsolete syntax allows white space before the colon
         key = name.lower()
-        if key == _SUBJECT:
-            subject = subject or header
-        elif key == _AUTHENTICATION_RESULTS:
+        if key == _AUTHENTICATION_RESULTS:
             nth = counts[key] = counts.get(key, 0) + 1
             if not trusted:
                 ids = ids or own_ids(own_id, settings.siblings, mail.session.local_name)
@@ -203,7 +212,6 @@ def _deletions(
             deletes.append(DeleteHeader(name=name, nth=nth))
     deletes.reverse()
     edits.extend(deletes)
-    return subject
 
 
 def _may_read_as(key: bytes, going: Removal) -> bool:
@@ -212,16 +220,23 @@ def _may_read_as(key: bytes, going: Removal) -> bool:
     return bare == _AUTHENTICATION_RESULTS or going.covers(bare)
 
 
-def _going(origin: Origin, settings: HeaderSettings, tags: tuple[str, ...]) -> Removal:
-    """Return the names of which every field is removed from a mail of this origin."""
+@lru_cache(maxsize=64)
+def _going(  # noqa: PLR0917 - the key of what is kept
+    origin: Origin,
+    own_headers: tuple[str, ...],
+    strip: tuple[str, ...],
+    received_spf: bool,  # noqa: FBT001 - as above
+    strip_received_spf: bool | None,  # noqa: FBT001 - as above
+    tags: tuple[str, ...],
+) -> Removal:
+    """Return the names of which every field is removed from a mail of this origin, by these `HeaderSettings`."""
     if origin is Origin.TRUSTED_HOP:
         # What it brings back we may have written ourselves; a tag that is written now replaces the former one.
         return removal(*tags)
-    patterns = [*_BIMI, *settings.own_headers, *tags]
+    patterns = [*_BIMI, *own_headers, *tags]
     if origin in {Origin.INTERNET, Origin.TRUSTED_RELAY}:
-        patterns += settings.strip
-    spf = settings.strip_received_spf
-    if spf or (spf is None and settings.received_spf and origin is Origin.INTERNET):
+        patterns += strip
+    if strip_received_spf or (strip_received_spf is None and received_spf and origin is Origin.INTERNET):
         patterns.append("Received-SPF")
     return removal(*patterns)
 
@@ -262,6 +277,8 @@ def own_ids(own_id: str, siblings: tuple[str, ...], local_name: Domain | None) -
 _UNSEEN = re.compile(
     r"[\s\"\\\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0]+"
 )
+#: The same among the octets of US-ASCII, which need no expression to be taken out.
+_UNSEEN_OCTETS = bytes(octet for octet in range(128) if _UNSEEN.fullmatch(chr(octet)))
 #: RFC 3490 §3.1: characters that IDNA 2003 takes for a dot
 _DOTS = re.compile("[\u3002\uff0e\uff61]")
 
@@ -279,6 +296,11 @@ def _plain(text: str) -> str:
 
 
 def _forms(authserv_id: str) -> frozenset[str]:
+    """As `_worked_out_forms`; the same few hosts' fields come again and again."""
+    return _kept_forms(authserv_id) if len(authserv_id) <= _MAX_DOMAIN else _worked_out_forms(authserv_id)
+
+
+def _worked_out_forms(authserv_id: str) -> frozenset[str]:
     """Return the spellings an id is compared by: folded, and as A-labels (RFC 8601 §5 after RFC 5890)."""
     plain = _plain(authserv_id).strip(".")
     forms = {plain}
@@ -290,6 +312,9 @@ def _forms(authserv_id: str) -> frozenset[str]:
     return frozenset(forms)
 
 
+_kept_forms = lru_cache(maxsize=512)(_worked_out_forms)
+
+
 def claims_us(value: bytes, ids: OwnIds) -> bool:
     """True if an Authentication-Results field with this `value` has to go (RFC 8601 §5; see the module's text)."""
     found = foreign.authserv_id_of(value)
@@ -298,13 +323,13 @@ def claims_us(value: bytes, ids: OwnIds) -> bool:
     forms = _forms(found)
     if not ids.whole.isdisjoint(forms) or any(f.endswith(ids.below) for f in forms):
         return True
-    everything = value.decode("utf-8", "replace")
-    if len(value) <= foreign.MAX_VALUE:
-        everything = _plain(everything)
+    if value.isascii():
+        everything = value.translate(None, _UNSEEN_OCTETS).lower().decode("ascii")
+    elif len(value) <= foreign.MAX_VALUE:
+        everything = _plain(value.decode("utf-8", "replace"))
     else:
-        everything = _UNSEEN.sub(
-            "", everything.lower()
-        )  # it is faulty by its length; folding it would cost too much
+        # It is faulty by its length; folding it would cost too much.
+        everything = _UNSEEN.sub("", value.decode("utf-8", "replace").lower())
     return any(i in everything for i in ids.anywhere) and foreign.fault_of(value) is not None
 
 
@@ -334,11 +359,11 @@ def _bimi_fields(result: BimiResult, settings: HeaderSettings) -> Iterable[Inser
             yield InsertHeader(at=0, name=name, value=value)
 
 
-def _tags(
-    edits: list[Edit], inserts: list[InsertHeader], mail: Mail, decision: Decision, subject: Header | None
-) -> None:
+def _tags(edits: list[Edit], inserts: list[InsertHeader], mail: Mail, decision: Decision) -> None:
     """Append the decision's tags: fields to `inserts` in their order, the Subject as one change or insert."""
     utf8 = mail.envelope.smtputf8
+    subjects = mail.message.fields("subject")
+    subject = subjects[0] if subjects else None
     value = subject.value if subject is not None else b""
     changed = False
     prefixes = tuple(t.prefix for t in decision.tags if isinstance(t, SubjectPrefix))

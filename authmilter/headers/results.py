@@ -9,30 +9,43 @@ What is shown: results and properties that a check established, never text that 
 ended in an error of our own (`internal_error`) has no clause at all: none of RFC 8601's words is true of it, and
 a reader must not take our fault for the sender's. Several authors: no `header.from`.
 
+Most of a field is the same again for the next message of the same sender. Each clause is therefore made by a function
+of the few words and names it is written of, which keeps what it made last: plain texts, which say the same under any
+settings and for any tenant. What belongs to one message alone (`header.b`, a local part in `header.i`) is in no key.
+
 How it fails: it does not; all functions are total.
 """
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from ipaddress import IPv4Address
 
 from authmilter import grammar
 from authmilter.arc.result import ArcResult, ArcStatus
 from authmilter.bimi.evidence import EvidenceStatus
 from authmilter.bimi.result import BimiResult, BimiStatus
-from authmilter.dkim.result import DkimResult, DkimStatus
-from authmilter.dmarc.result import DmarcResult, DmarcStatus
+from authmilter.dkim.result import DkimProblem, DkimResult, DkimStatus
+from authmilter.dmarc.result import DmarcPolicy, DmarcProblem, DmarcResult, DmarcStatus
 from authmilter.evidence import Evidence
 from authmilter.headers import bimi
 from authmilter.headers.settings import HeaderSettings
-from authmilter.iprev.result import IprevResult, IprevStatus
+from authmilter.iprev.result import IprevProblem, IprevStatus
 from authmilter.mail import Mail, Origin
-from authmilter.names import Domain, NullPath
-from authmilter.spf.result import SpfIdentity, SpfResult, SpfStatus
+from authmilter.names import Domain, IPAddress, NullPath
+from authmilter.spf.result import SpfIdentity, SpfProblem, SpfResult, SpfStatus
 from authmilter.verdict import Disposition
 
-__all__ = ["MAX_VALUE", "authentication_results", "comment", "phrase", "pvalue", "received_spf"]
+__all__ = [
+    "MAX_VALUE",
+    "authentication_results",
+    "authentication_results_text",
+    "comment",
+    "phrase",
+    "pvalue",
+    "received_spf",
+]
 
 #: Octets of one value before it is quoted: a local part of 64, an @ and a domain of 253 (RFC 5321 §4.5.3.1) fit.
 #: Quoted at worst twice as long, it stays far below the 998 octets of a line (RFC 5322 §2.1.1).
@@ -41,6 +54,11 @@ MAX_VALUE = 320
 _COLUMNS = 75
 
 _FOLD = "\r\n "
+#: Each clause begins a line.
+_NEXT_CLAUSE = ";" + _FOLD
+#: Clauses of one method that are kept as written. Each is made of texts below `MAX_VALUE`, so that whatever strangers
+#: send, a method's are a few megabytes at most; of honest mail, some hundred kilobytes.
+_KEPT = 2048
 
 # RFC 8601 §2.2  pvalue = [CFWS] ( value / [ [ local-part ] "@" ] domain-name ) [CFWS]
 # RFC 2045 §5.1  value = token / quoted-string
@@ -59,6 +77,7 @@ _COMMENT_SPECIAL = re.compile(r"[()\\]")
 
 #: SPF results of the HELO identity that are worth a clause of their own beside MAIL FROM's.
 _NOTHING_TO_SAY = frozenset({SpfStatus.NONE, SpfStatus.INTERNAL_ERROR})
+_NO_CHAIN = frozenset({ArcStatus.NONE, ArcStatus.INTERNAL_ERROR})
 
 #: RFC 8601 has no word for the disposition; in the comment that receivers write by custom these three are known.
 _DIS = {Disposition.ACCEPT: "none", Disposition.QUARANTINE: "quarantine", Disposition.REJECT: "reject"}
@@ -73,7 +92,8 @@ def pvalue(text: str, utf8: bool = False) -> str | None:  # noqa: FBT001, FBT002
     """
     if len(text) > MAX_VALUE:
         return None
-    if _BARE(text):
+    # Letters and digits alone, as most are, need no expression.
+    if (text.isalnum() and text.isascii()) or _BARE(text):
         return text
     return _quoted(text, utf8)
 
@@ -114,6 +134,17 @@ def authentication_results(
     settings: HeaderSettings,
     disposition: Disposition | None = None,
 ) -> bytes:
+    """Return `authentication_results_text` as it stands in a message."""
+    return authentication_results_text(authserv_id, evidence, mail, settings, disposition).encode()
+
+
+def authentication_results_text(
+    authserv_id: str,
+    evidence: Evidence,
+    mail: Mail,
+    settings: HeaderSettings,
+    disposition: Disposition | None = None,
+) -> str:
     """Return the value of our Authentication-Results field: one field with all results (RFC 8601 §2.2).
 
     Args:
@@ -126,28 +157,33 @@ def authentication_results(
     Returns:
         The value without leading space, folds as CRLF + space; `ID; none` where nothing was checked (§2.2).
     """
-    utf8 = mail.envelope.smtputf8
-    clauses: list[list[str]] = []
+    envelope = mail.envelope
+    utf8 = bool(envelope.mail_options) and envelope.smtputf8
+    field = [_written_id(authserv_id, utf8)]
     if mail.origin is Origin.SUBMISSION and mail.session.authenticated is not None:
-        clauses.append(_auth(mail.session.authenticated, settings, utf8))
-    if evidence.iprev is not None and evidence.iprev.status is not IprevStatus.INTERNAL_ERROR:
-        clauses.append(_iprev(evidence.iprev, settings))
-    _spf_clauses(clauses, evidence, mail)
+        field.append(_filled(_auth(mail.session.authenticated, settings, utf8)))
+    iprev = evidence.iprev
+    if iprev is not None and iprev.status is not IprevStatus.INTERNAL_ERROR:
+        name = iprev.name if settings.comments else ""
+        field.append(_iprev(iprev.status, iprev.problem, iprev.ip, name))
+    _spf_clauses(field, evidence, mail)
     if evidence.dkim is not None:
-        _dkim_clauses(clauses, evidence.dkim, settings, utf8)
+        _dkim_clauses(field, evidence.dkim, settings, utf8)
     # A message without a chain, as nearly all are, gets no clause (as in the examples of RFC 8617 §B).
-    if evidence.arc is not None and evidence.arc.status not in {ArcStatus.NONE, ArcStatus.INTERNAL_ERROR}:
-        clauses.append(_arc(evidence.arc, mail, settings))
-    if evidence.dmarc is not None and evidence.dmarc.status is not DmarcStatus.INTERNAL_ERROR:
-        clauses.append(_dmarc(evidence.dmarc, settings, disposition))
+    arc = evidence.arc
+    if arc is not None and arc.status not in _NO_CHAIN:
+        field.append(_filled(_arc(arc, mail, settings)))
+    dmarc = evidence.dmarc
+    if dmarc is not None and dmarc.status is not DmarcStatus.INTERNAL_ERROR:
+        field.append(_dmarc_clause(dmarc, settings, disposition))
     if evidence.bimi is not None and evidence.bimi.status is not BimiStatus.INTERNAL_ERROR:
-        clauses.append(_bimi(evidence.bimi, settings))
-    head = _written_id(authserv_id, utf8)
-    if not clauses:
-        return f"{head}; none".encode()
-    return _folded(head, clauses).encode()
+        field.append(_filled(_bimi(evidence.bimi, settings)))
+    if len(field) == 1:
+        return f"{field[0]}; none"
+    return _NEXT_CLAUSE.join(field)
 
 
+@lru_cache(maxsize=64)
 def _written_id(authserv_id: str, utf8: bool) -> str:  # noqa: FBT001 - as above
     """Return our name as RFC 8601 §2.2 writes it: `value`, with A-labels unless the message is an EAI one (§5)."""
     if len(authserv_id) <= MAX_VALUE and grammar.MIME_TOKEN.fullmatch(authserv_id):
@@ -168,82 +204,119 @@ def _auth(login: str, settings: HeaderSettings, utf8: bool) -> list[str]:  # noq
     return words
 
 
-def _iprev(result: IprevResult, settings: HeaderSettings) -> list[str]:
-    """RFC 8601 §2.7.3."""
-    words = [f"iprev={result.status.value}"]
-    if result.problem is not None:
-        words.append(f"reason={result.problem.value}")
-    ip = result.ip
+@lru_cache(maxsize=_KEPT)
+def _iprev(status: IprevStatus, problem: IprevProblem | None, ip: IPAddress, name: str) -> str:
+    """RFC 8601 §2.7.3; `name` is shown in a comment (empty: none)."""
+    words = [f"iprev={status}"]
+    if problem is not None:
+        words.append(f"reason={problem}")
     # RFC 8601 §2.2: a colon is not allowed in a token, so an IPv6 address is quoted.
     words.append(f"policy.iprev={ip}" if isinstance(ip, IPv4Address) else f'policy.iprev="{ip}"')
-    if settings.comments and result.name:
-        name = comment(result.name)
-        if name is not None:
-            words.append(name)
-    return words
+    said = comment(name) if name else None
+    if said is not None:
+        words.append(said)
+    return _filled(words)
 
 
-def _spf_clauses(clauses: list[list[str]], evidence: Evidence, mail: Mail) -> None:
+def _spf_clauses(field: list[str], evidence: Evidence, mail: Mail) -> None:
     """RFC 8601 §2.7.2: one clause for each identity, in the order of checking (RFC 7208 §2.3).
 
     Readers that keep one `spf=` of several keep the last, which so is MAIL FROM's: the one DMARC goes by.
     """
-    shown = evidence.spf is not None and evidence.spf.status is not SpfStatus.INTERNAL_ERROR
+    result, helo = evidence.spf, evidence.spf_helo
+    shown = result is not None and result.status is not SpfStatus.INTERNAL_ERROR
     null_path = isinstance(mail.envelope.mail_from, NullPath)
-    helo = evidence.spf_helo
     if helo is not None and helo.status not in _NOTHING_TO_SAY and not (shown and null_path):
-        clauses.append(_spf(helo, "smtp.helo"))
-    if evidence.spf is not None and shown:
+        domain = helo.domain
+        field.append(
+            _spf(helo.status, helo.problem, domain.ascii if domain is not None else None, "smtp.helo")
+        )
+    if result is not None and shown:
         # RFC 7208 §2.4: with the null reverse-path the domain came from HELO, and that is what is shown.
-        clauses.append(_spf(evidence.spf, "smtp.helo" if null_path else "smtp.mailfrom"))
+        name = "smtp.helo" if null_path else "smtp.mailfrom"
+        domain = result.domain
+        field.append(_spf(result.status, result.problem, domain.ascii if domain is not None else None, name))
 
 
-def _spf(result: SpfResult, name: str) -> list[str]:
-    words = [f"spf={result.status.value}"]
-    if result.problem is not None:
-        words.append(f"reason={result.problem.value}")
-    if result.domain is not None:
-        value = pvalue(result.domain.ascii)
-        if value is not None:
-            words.append(f"{name}={value}")
-    return words
+@lru_cache(maxsize=4096)
+def _spf(status: SpfStatus, problem: SpfProblem | None, domain: str | None, name: str) -> str:
+    words = [f"spf={status}"]
+    if problem is not None:
+        words.append(f"reason={problem}")
+    if domain is not None:
+        _add(words, name, domain, utf8=False)
+    return _filled(words)
 
 
 def _dkim_clauses(
-    clauses: list[list[str]],
+    field: list[str],
     results: tuple[DkimResult, ...],
     settings: HeaderSettings,
     utf8: bool,  # noqa: FBT001 - as above
 ) -> None:
     """RFC 8601 §2.7.1: one clause for each signature, or `dkim=none`."""
     if not results:
-        clauses.append(["dkim=none"])
+        field.append("dkim=none")
         return
     for result in results:
-        status = result.status
+        status, domain = result.status, result.domain
         if status is DkimStatus.INTERNAL_ERROR:
             continue
-        words = [f"dkim={status.value}"]
-        if settings.comments and result.key_bits:
-            testing = ", testing" if result.testing else ""
-            words.append(f"({result.key_bits:d}-bit key{testing})")
-        if result.problem is not None:
-            words.append(f"reason={result.problem.value}")
-        domain = result.domain
-        # RFC 8601 §4: only what the method established; without a domain the rest is a stranger's text.
-        if domain is not None and (d := pvalue(domain.ascii)) is not None:
-            words.append(f"header.d={d}")
-            identity = result.identity
-            # i= says more than d= only where it is not its default (RFC 6376 §3.5), and is true only of a pass.
-            if identity and status is DkimStatus.PASS and identity != "@" + domain.ascii:
-                _add(words, "header.i", identity, utf8)
-            if result.selector:
-                _add(words, "header.s", result.selector, utf8)
-            if result.algorithm:
-                _add(words, "header.a", result.algorithm, utf8)
-        if result.signature_start:
-            _add(words, "header.b", result.signature_start, utf8)  # RFC 6008 §4
-        clauses.append(words)
+        bits = result.key_bits if settings.comments else 0
+        name = domain.ascii if domain is not None else None
+        identity = result.identity
+        # What is too long to be written is kept nowhere.
+        selector = result.selector if len(result.selector) <= MAX_VALUE else ""
+        algorithm = result.algorithm if len(result.algorithm) <= MAX_VALUE else ""
+        # i= says more than d= only where it is not its default (RFC 6376 §3.5), and is true only of a pass.
+        if not identity or status is not DkimStatus.PASS or name is None or identity == "@" + name:
+            begun = _dkim(status, result.problem, bits, result.testing, name, selector, algorithm, utf8)
+        else:
+            begun = _dkim_begun(
+                status, result.problem, bits, result.testing, name, selector, algorithm, utf8, identity
+            )
+        text, column = begun
+        start = result.signature_start
+        if start:
+            value = pvalue(start, utf8)  # RFC 6008 §4
+            if value is not None:
+                fits = column + len(" header.b=") + len(value) <= _COLUMNS
+                text = f"{text}{' ' if fits else _FOLD}header.b={value}"
+        field.append(text)
+
+
+def _dkim_begun(  # noqa: PLR0917 - the key of what is kept
+    status: DkimStatus,
+    problem: DkimProblem | None,
+    bits: int,
+    testing: bool,  # noqa: FBT001 - as above
+    domain: str | None,
+    selector: str,
+    algorithm: str,
+    utf8: bool,  # noqa: FBT001 - as above
+    identity: str = "",
+) -> tuple[str, int]:
+    """Return a clause up to where header.b may follow, and the columns that its last line has so far."""
+    words = [f"dkim={status}"]
+    if bits:
+        words.append(f"({bits:d}-bit key{', testing' if testing else ''})")
+    if problem is not None:
+        words.append(f"reason={problem}")
+    # RFC 8601 §4: only what the method established; without a domain the rest is a stranger's text.
+    if domain is not None and (d := pvalue(domain)) is not None:
+        words.append(f"header.d={d}")
+        if identity:
+            _add(words, "header.i", identity, utf8)
+        if selector:
+            _add(words, "header.s", selector, utf8)
+        if algorithm:
+            _add(words, "header.a", algorithm, utf8)
+    lines = _lines(words)
+    return _FOLD.join(lines), len(lines[-1])
+
+
+#: The same without header.i, which may hold a local part; kept as written.
+_dkim = lru_cache(maxsize=_KEPT)(_dkim_begun)
 
 
 def _arc(result: ArcResult, mail: Mail, settings: HeaderSettings) -> list[str]:
@@ -265,30 +338,55 @@ def _arc(result: ArcResult, mail: Mail, settings: HeaderSettings) -> list[str]:
     return words
 
 
-def _dmarc(result: DmarcResult, settings: HeaderSettings, disposition: Disposition | None) -> list[str]:
+def _dmarc_clause(result: DmarcResult, settings: HeaderSettings, disposition: Disposition | None) -> str:
     """RFC 9989 §9.1, §9.2."""
-    words = [f"dmarc={result.status.value}"]
-    record = result.record
-    if settings.comments and record is not None:
-        said = [f"p={record.p.value if record.p else 'none'}"]
-        if record.sp is not None:
-            said.append(f"sp={record.sp.value}")
-        if record.np is not None:
-            said.append(f"np={record.np.value}")
-        if record.testing:
-            said.append("t=y")
-        if disposition in _DIS:
-            said.append(f"dis={_DIS[disposition]}")
-        words.append(f"({' '.join(said)})")
-    if result.problem is not None:
-        words.append(f"reason={result.problem.value}")
-    if result.author is not None and len(result.authors) < 2:
-        value = pvalue(result.author.ascii)
-        if value is not None:
-            words.append(f"header.from={value}")
-    if result.policy is not None:
-        words.append(f"policy.dmarc={result.policy.value}")
-    return words
+    record = result.record if settings.comments else None
+    said = "" if record is None else _published(record.p, record.sp, record.np, record.testing, disposition)
+    author = result.author if len(result.authors) < 2 else None
+    return _dmarc(
+        result.status, said, result.problem, author.ascii if author is not None else None, result.policy
+    )
+
+
+@lru_cache(maxsize=_KEPT)
+def _published(
+    p: DmarcPolicy | None,
+    sp: DmarcPolicy | None,
+    np: DmarcPolicy | None,
+    testing: bool,  # noqa: FBT001 - as above
+    disposition: Disposition | None,
+) -> str:
+    """Return the comment that tells what the record says, and what was done."""
+    said = [f"p={p or 'none'}"]
+    if sp is not None:
+        said.append(f"sp={sp}")
+    if np is not None:
+        said.append(f"np={np}")
+    if testing:
+        said.append("t=y")
+    if disposition in _DIS:
+        said.append(f"dis={_DIS[disposition]}")
+    return f"({' '.join(said)})"
+
+
+@lru_cache(maxsize=_KEPT)
+def _dmarc(
+    status: DmarcStatus,
+    said: str,
+    problem: DmarcProblem | None,
+    author: str | None,
+    policy: DmarcPolicy | None,
+) -> str:
+    words = [f"dmarc={status}"]
+    if said:
+        words.append(said)
+    if problem is not None:
+        words.append(f"reason={problem}")
+    if author is not None:
+        _add(words, "header.from", author, utf8=False)
+    if policy is not None:
+        words.append(f"policy.dmarc={policy}")
+    return _filled(words)
 
 
 #: What the evidence is called in `policy.authority`; where it could not be fetched it was not checked.
@@ -336,14 +434,9 @@ def _add(words: list[str], name: str, text: str, utf8: bool) -> None:  # noqa: F
         words.append(f"{name}={value}")
 
 
-def _folded(head: str, clauses: list[list[str]]) -> str:
-    """Join clauses, each on a line of its own; a line breaks between words only (RFC 5322 §2.2.3)."""
-    out = [head]
-    for words in clauses:
-        out.append(";" + _FOLD)
-        line = " ".join(words)
-        out.append(line if len(line) <= _COLUMNS else _FOLD.join(_lines(words)))
-    return "".join(out)
+def _filled(words: list[str]) -> str:
+    """Return a clause of words, on as few lines as they need; a line breaks between words only (RFC 5322 §2.2.3)."""
+    return _FOLD.join(_lines(words))
 
 
 def _lines(words: list[str], room: int = _COLUMNS) -> list[str]:

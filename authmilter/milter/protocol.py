@@ -13,6 +13,7 @@ the result does not depend on how the bytes were cut), `LocalProtocolError` for 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntFlag, StrEnum
@@ -312,11 +313,13 @@ def _check(number: int, name: bytes, value: bytes) -> None:
         raise LocalProtocolError("an ill-formed header field name")
     if b"\r" in value or b"\0" in value:
         raise LocalProtocolError("a CR or NUL octet in a header field value")
-    if b"\n" in value and not all(line[:1] in _BLANKS and line.strip() for line in value.split(b"\n")[1:]):
+    if _NO_FOLD(value):
         raise LocalProtocolError("an ill-formed fold in a header field value")
 
 
-_BLANKS = frozenset((b" ", b"\t"))
+# RFC 5322 §2.2.3: a line end before white space is a fold; here more has to follow on that line, since readers take
+# an empty one for the end of the header.
+_NO_FOLD = re.compile(rb"\n(?:[^ \t]|\Z|[ \t\v\f]*+(?:\n|\Z))").search
 
 
 class Verb(Enum):

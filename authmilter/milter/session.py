@@ -253,9 +253,16 @@ _MAX_REPLY_LINES = 5
 _MAX_REASON = 200
 
 
+def _printable(text: str) -> str:
+    """Return text with all but printable US-ASCII as `?`."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if " " <= c <= "~" else "?" for c in text)
+
+
 def _reply(reply: SmtpReply) -> ReplyCode:
     """Return an SMTP reply for the wire: printable, with lines that fit, and classes that agree."""
-    text = "".join(c if " " <= c <= "~" else "?" for c in reply.text)
+    text = _printable(reply.text)
     lines: list[str] = []
     while text and len(lines) < _MAX_REPLY_LINES:
         if len(text) <= _MAX_REPLY_LINE:
@@ -313,7 +320,8 @@ def translate(verdict: Verdict, abilities: Abilities) -> tuple[tuple[Reply, ...]
             changes.append(ChangeField(edit.nth, edit.name, _wire_value(edit.value, leading_space=space)))
         else:
             held.append(_quarantine(edit))
-    deletions.sort(key=lambda d: d.nth, reverse=True)
+    if len(deletions) > 1:
+        deletions.sort(key=lambda d: d.nth, reverse=True)
     lacks: list[Lack] = []
     if not abilities.can_change and (changes or deletions):
         lacks.append(Lack.CHANGE_HEADERS)
@@ -328,8 +336,7 @@ def translate(verdict: Verdict, abilities: Abilities) -> tuple[tuple[Reply, ...]
 
 
 def _quarantine(edit: Quarantine) -> QuarantineMessage:
-    reason = "".join(c if " " <= c <= "~" else "?" for c in edit.reason[:_MAX_REASON])
-    return QuarantineMessage(reason or "held by policy")
+    return QuarantineMessage(_printable(edit.reason[:_MAX_REASON]) or "held by policy")
 
 
 class SessionFactory:

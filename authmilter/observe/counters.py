@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from authmilter.dkim.result import DkimResult
 from authmilter.mail import Mail
 from authmilter.verdict import Verdict
 
@@ -15,15 +16,19 @@ __all__ = ["Counters", "add_up"]
 
 #: A policy has at most some hundred rules; beyond this many keys further ones are counted as `other`.
 _MAX_KEYS = 2000
+#: Kinds of messages whose keys are kept; beyond, all are made anew.
+_MAX_KINDS = 1000
 
 
 class Counters:
     """Numbers that only grow."""
 
-    __slots__ = ("_values",)
+    __slots__ = ("_kinds", "_values")
 
     def __init__(self) -> None:
         self._values: dict[str, float] = {}
+        #: the keys that a message counts under, by what they are made of
+        self._kinds: dict[tuple[str | None, ...], tuple[str, ...]] = {}
 
     def add(self, key: str, amount: float = 1.0) -> None:
         """Add to one number."""
@@ -38,38 +43,82 @@ class Counters:
     def count(self, mail: Mail, verdict: Verdict) -> None:
         """Count one finished message."""
         decision, evidence = verdict.decision, verdict.evidence
-        self.add("messages")
-        self.add(f"messages{{origin={mail.origin}}}")
-        self.add(f"disposition{{{decision.disposition}}}")
-        self.add(f"rule{{{decision.rule}}}")
+        spf, dkim, dmarc, bimi = evidence.spf, evidence.dkim, evidence.dmarc, evidence.bimi
+        kind = (
+            mail.origin,
+            decision.disposition,
+            decision.rule,
+            spf.status if spf is not None else None,
+            _best(dkim) if dkim is not None else None,
+            dmarc.status if dmarc is not None else None,
+            bimi.status if bimi is not None else None,
+        )
+        values = self._values
+        # Nearly every message is of a kind that came before: its keys need not be put together again.
+        for key in self._kinds.get(kind) or self._keys(*kind):
+            values[key] += 1.0
         for would in decision.would_have:
             self.add(f"would_have{{{would.disposition},rule={would.rule}}}")
-        if evidence.spf is not None:
-            self.add(f"spf{{{evidence.spf.status}}}")
-        if evidence.dkim is not None:
-            best = min((r.status for r in evidence.dkim), key=_dkim_rank, default="none")
-            self.add(f"dkim{{{best}}}")
-        if evidence.dmarc is not None:
-            self.add(f"dmarc{{{evidence.dmarc.status}}}")
-        if evidence.bimi is not None:
-            self.add(f"bimi{{{evidence.bimi.status}}}")
         signing = verdict.signing
         if signing is not None:
             self.add("signed" if signing.signed else f"not_signed{{{signing.reason}}}")
             for risk in signing.risks:
                 self.add(f"signing_risk{{{risk}}}")
+        asked = remembered = 0
+        for step in verdict.trace:
+            asked += step.questions
+            remembered += step.remembered
         self.add("verdict_seconds", verdict.elapsed_ms / 1000.0)
-        self.add("dns_questions", sum(s.questions for s in verdict.trace))
-        self.add("dns_remembered", sum(s.remembered for s in verdict.trace))
+        self.add("dns_questions", asked)
+        self.add("dns_remembered", remembered)
+
+    def _keys(  # noqa: PLR0917 - the key of what is kept
+        self,
+        origin: str | None,
+        disposition: str | None,
+        rule: str | None,
+        spf: str | None,
+        dkim: str | None,
+        dmarc: str | None,
+        bimi: str | None,
+    ) -> tuple[str, ...]:
+        """Return the keys that all messages of this kind count under, and keep them."""
+        keys = [
+            "messages",
+            f"messages{{origin={origin}}}",
+            f"disposition{{{disposition}}}",
+            f"rule{{{rule}}}",
+        ]
+        for name, status in (("spf", spf), ("dkim", dkim), ("dmarc", dmarc), ("bimi", bimi)):
+            if status is not None:
+                keys.append(f"{name}{{{status}}}")
+        for at, key in enumerate(keys):
+            if key not in self._values and len(self._values) >= _MAX_KEYS:
+                keys[at] = "other"
+            self._values.setdefault(keys[at], 0.0)
+        if len(self._kinds) >= _MAX_KINDS:
+            self._kinds.clear()
+        kept = self._kinds[origin, disposition, rule, spf, dkim, dmarc, bimi] = tuple(keys)
+        return kept
 
     def snapshot(self) -> dict[str, float]:
         """Return a copy of all numbers."""
         return dict(self._values)
 
 
-def _dkim_rank(status: str) -> int:
-    order = ("pass", "policy", "temperror", "fail", "permerror", "neutral", "internal_error")
-    return order.index(status) if status in order else len(order)
+#: Which of several signatures a message is counted by.
+_DKIM_RANK = {
+    status: rank
+    for rank, status in enumerate(
+        ("pass", "policy", "temperror", "fail", "permerror", "neutral", "internal_error")
+    )
+}
+
+
+def _best(results: tuple[DkimResult, ...]) -> str:
+    if len(results) == 1:
+        return results[0].status
+    return min((r.status for r in results), key=_DKIM_RANK.__getitem__, default="none")
 
 
 def add_up(parts: list[Mapping[str, float]]) -> dict[str, float]:

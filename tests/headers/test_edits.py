@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from authmilter.evidence import Evidence
 from authmilter.headers.edits import HeaderSettings, Plan, claims_us, own_ids, plan, with_prefix
+from authmilter.headers.foreign import Unparsable, authserv_id_of
+from authmilter.headers.settings import removal
 from authmilter.mail import Origin
 from authmilter.message import Message
 from authmilter.names import Domain
@@ -633,3 +635,45 @@ def test_decision_and_plan_are_values() -> None:
     decision = Decision(disposition=Disposition.ACCEPT, rule="r", because="b")
     mail = a_mail((b"Subject", b" x"))
     assert plan(mail, some_evidence(), decision, OURS) == plan(mail, some_evidence(), decision, OURS)
+
+
+# -- the look at all names at once --------------------------------------------------------------------------------
+
+key_parts = st.sampled_from(
+    [b"x-", b"X-Spam", b"spam", b"-", b"BIMI-Location", b"received-spf", b"\n", b" ", b"\t", b"\xe9"]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    fields=st.lists(
+        st.lists(key_parts, min_size=1, max_size=4).map(b"".join) | st.binary(min_size=1, max_size=8),
+        max_size=6,
+    ),
+    patterns=st.lists(
+        st.sampled_from(["X-Spam*", "x-*", "BIMI-Location", "Received-SPF", "spam-x"]), max_size=3
+    ),
+)
+def test_a_look_at_all_names_overlooks_none_that_is_removed(fields: list[bytes], patterns: list[str]) -> None:
+    message = Message.of_fields([(name, b" v") for name in fields])
+    going = removal(*patterns)
+    covered = [h.key for h in message.headers if going.covers(h.key.encode("latin-1"))]
+    assert going.may_cover_one_of(message.keys) or not covered
+
+
+def test_a_message_without_any_such_name_is_left_as_it_is() -> None:
+    going = removal("X-Spam-*", "BIMI-Location")
+    for name in (b"Spam-X-Spam-Flag", b"X-Spa", b"BIMI-Location-2", b"Subject"):
+        assert not going.may_cover_one_of(Message.of_fields([(name, b" v")]).keys)
+    for name in (b"x-SPAM-y", b"bimi-location", b"BIMI-Location \t"):
+        assert going.may_cover_one_of(Message.of_fields([(b"From", b" a@b.example"), (name, b" v")]).keys)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(alphabet=st.characters(max_codepoint=127), max_size=60))
+def test_us_ascii_is_read_by_its_octets_as_it_is_by_its_characters(text: str) -> None:
+    ids = own_ids("a.b", (), None)
+    value = b"mx.other.example; ) " + text.encode()
+    hidden = text.replace('"', "").replace("\\", "")
+    seen = "".join(hidden.split()).lower()
+    assert claims_us(value, ids) is ("a.b" in seen or isinstance(authserv_id_of(value), Unparsable))

@@ -19,7 +19,7 @@ from authmilter.dmarc.result import (
     DmarcStatus,
 )
 from authmilter.evidence import Evidence
-from authmilter.headers import foreign
+from authmilter.headers import foreign, results
 from authmilter.headers.foreign import ForeignResults, Unparsable
 from authmilter.headers.results import (
     MAX_VALUE,
@@ -626,3 +626,85 @@ def test_whatever_goes_in_received_spf_is_one_field(
     for key, text in (("envelope-from", sender), ("helo", said)):
         assert pairs.get(key) == (text if writable(text, utf8=utf8) else None)
     assert pairs["receiver"] == OUR_ID
+
+
+# -- what is kept as written --------------------------------------------------------------------------------------
+
+
+def a_signature(**more: object) -> DkimResult:
+    result = DkimResult(
+        status=DkimStatus.PASS,
+        domain=Domain("kept.example"),
+        selector="s1",
+        identity="@kept.example",
+        algorithm="rsa-sha256",
+        key_bits=2048,
+        signature_start="AbCd1234",
+    )
+    return replace(result, **more)  # type: ignore[arg-type]  # a test's own field values
+
+
+def test_a_clause_that_was_kept_is_not_written_under_other_settings_or_for_another_result() -> None:
+    dmarc = DmarcResult(
+        status=DmarcStatus.PASS, author=Domain("kept.example"), record=DmarcRecord(p=DmarcPolicy.REJECT)
+    )
+    iprev = IprevResult(status=IprevStatus.PASS, ip=ip_address("192.0.2.9"), name="kept.example")
+    evidence = Evidence(iprev=iprev, spf=spf(), dkim=(a_signature(),), dmarc=dmarc)
+    first = [written(evidence, how=how) for how in (CHATTY, QUIET, CHATTY, QUIET)]
+    assert first[:2] == first[2:]
+    for said in ("(kept.example)", "(2048-bit key)", "(p=reject)"):
+        assert (said in first[0], said in first[1]) == (True, False)
+    others = Evidence(
+        iprev=replace(iprev, status=IprevStatus.FAIL, problem=IprevProblem.NO_MATCH),
+        spf=spf(SpfStatus.FAIL),
+        dkim=(a_signature(status=DkimStatus.FAIL, problem=DkimProblem.BODY_HASH, testing=True),),
+        dmarc=replace(dmarc, status=DmarcStatus.FAIL, record=DmarcRecord(p=DmarcPolicy.NONE, testing=True)),
+    )
+    text = written(others, how=CHATTY)
+    for said in (
+        "iprev=fail reason=no_match",
+        "spf=fail",
+        "dkim=fail (2048-bit key, testing) reason=body_hash",
+    ):
+        assert said in text
+    assert "dmarc=fail (p=none t=y)" in text
+    rejected = authentication_results(OUR_ID, evidence, a_mail(), CHATTY, Disposition.REJECT)
+    assert b"(p=reject dis=reject)" in rejected
+
+
+def test_what_belongs_to_one_message_fills_no_memory() -> None:
+    def keep(number: int) -> None:
+        per_message = a_signature(signature_start=f"b{number:07d}", identity=f"user{number}@kept.example")
+        long = a_signature(status=DkimStatus.PERMERROR, selector="s" * 400 + str(number), algorithm="a" * 400)
+        path = spf(local=f"user{number}", detail=f"detail {number}", explanation=f"user{number} may not")
+        text = written(Evidence(spf=path, dkim=(per_message, long)))
+        assert f"header.i=user{number}@kept.example" in text
+        assert f"header.b=b{number:07d}" in text
+
+    def kept() -> int:
+        return results._dkim.cache_info().currsize + results._spf.cache_info().currsize
+
+    keep(0)
+    before = kept()
+    for number in range(1, 50):
+        keep(number)
+    assert kept() == before
+
+
+@pytest.mark.parametrize("length", range(1, 80))
+def test_what_follows_a_kept_beginning_is_folded_as_if_all_were_written_at_once(length: int) -> None:
+    value = authentication_results(
+        OUR_ID, Evidence(dkim=(a_signature(selector="s" * length),)), a_mail(), CHATTY
+    ).decode()
+    clause = value.partition(";\r\n ")[2]
+    words = [
+        "dkim=pass", "(2048-bit key)", "header.d=kept.example", f"header.s={'s' * length}",
+        "header.a=rsa-sha256", "header.b=AbCd1234",
+    ]  # fmt: skip
+    lines = [words[0]]
+    for word in words[1:]:
+        if len(lines[-1]) + 1 + len(word) <= 75:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    assert clause == "\r\n ".join(lines)

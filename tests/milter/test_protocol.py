@@ -420,3 +420,27 @@ def test_nothing_is_asked_for_that_was_not_offered(
     assert abilities.can_skip == (want_skip and bool(steps & Step.SKIP))
     if abilities.can_skip:
         assert Body in abilities.answers
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from([b"\n", b"\r", b"\0", b" ", b"\t", b"\v", b"\f", b"a", b"X: y", b"\xa0"]), max_size=9
+    )
+)
+def test_a_value_is_refused_exactly_where_a_line_of_it_could_be_taken_for_more_than_a_fold(
+    pieces: list[bytes],
+) -> None:
+    value = b"".join(pieces)
+    rest = value.split(b"\n")[1:]
+    stays = (
+        b"\r" not in value
+        and b"\0" not in value
+        and all(line[:1] in {b" ", b"\t"} and line.strip() for line in rest)
+    )
+    try:
+        InsertField(0, b"X", value)
+    except LocalProtocolError:
+        assert not stays
+    else:
+        assert stays

@@ -6,20 +6,41 @@ import asyncio
 import io
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from authmilter import engine, runtime
+from authmilter.arc.result import ArcProblem, ArcResult, ArcSet, ArcStatus
+from authmilter.bimi.result import BimiProblem, BimiResult, BimiStatus
 from authmilter.config import load as config_load
 from authmilter.config.load import Loaded
 from authmilter.config.model import Config
+from authmilter.dkim.result import DkimProblem, DkimResult, DkimStatus
+from authmilter.dmarc.result import DmarcPolicy, DmarcProblem, DmarcResult, DmarcStatus
 from authmilter.dns.zone import ZoneResolver
-from authmilter.mail import Envelope, Mail, Session
-from authmilter.names import parse_helo, parse_ip, parse_recipient, parse_reverse_path
+from authmilter.evidence import Evidence
+from authmilter.iprev.result import IprevResult, IprevStatus
+from authmilter.mail import BodyFacts, Envelope, Mail, Origin, Session
+from authmilter.message import Message
+from authmilter.names import Domain, parse_helo, parse_ip, parse_recipient, parse_reverse_path
 from authmilter.observe.journal import LogJournal, LogSettings, make_log
 from authmilter.policy import loader
-from authmilter.verdict import OverrideReason, Signing, Verdict
+from authmilter.spf.result import SpfIdentity, SpfResult, SpfStatus
+from authmilter.verdict import (
+    Decision,
+    Disposition,
+    OverrideReason,
+    Sealing,
+    Signing,
+    SmtpReply,
+    Step,
+    Verdict,
+    WouldHave,
+)
 
 ZONE = {
     "example.com": {"TXT": ["v=spf1 exp=why.example.com -all"]},
@@ -180,3 +201,157 @@ def test_why_a_mail_is_not_signed_is_in_its_line() -> None:
     assert told[0]["not_signed"] == "sender_not_allowed"
     assert told[0]["not_signed_detail"] == "may not write as example.com"
     assert (told[1]["not_signed"], "not_signed_detail" in told[1]) == ("no_key", False)
+
+
+# -- all that can stand in a line ------------------------------------------------------------------------------------
+
+IP = parse_ip("2001:db8::7")
+EVERYTHING = Evidence(
+    iprev=IprevResult(status=IprevStatus.FAIL, ip=parse_ip("192.0.2.1")),  # type: ignore[arg-type]  # it is one
+    spf_helo=SpfResult(status=SpfStatus.NONE, identity=SpfIdentity.HELO),
+    spf=SpfResult(status=SpfStatus.SOFTFAIL, identity=SpfIdentity.MAILFROM),
+    dkim=(
+        DkimResult(status=DkimStatus.PASS, domain=Domain("example.com")),
+        DkimResult(status=DkimStatus.PERMERROR, problem=DkimProblem.SYNTAX),
+    ),
+    arc=ArcResult(
+        status=ArcStatus.PASS, sets=(ArcSet(instance=1, sealer=Domain("list.example")), ArcSet(instance=2))
+    ),
+    dmarc=DmarcResult(status=DmarcStatus.FAIL, policy=DmarcPolicy.REJECT, problem=DmarcProblem.DNS),
+    bimi=BimiResult(status=BimiStatus.FAIL, problem=BimiProblem.INTERNAL),
+)
+#: In the order they stand in.
+SAID: dict[str, Any] = {
+    "id": "M1", "queue_id": '4c"x', "listener": "inet:8891@127.0.0.1", "origin": "trusted_relay",
+    "origin_because": "trusted_relays[0]", "client": "2001:db8::7", "helo": "mail.example.com",
+    "mail_from": "joe@example.com", "recipients": 2, "author": "", "author_problem": "no_author",
+    "authenticated": "joe", "iprev": "fail", "spf_helo": "none", "spf": "softfail",
+    "dkim": ["pass:example.com", "permerror:-:syntax"], "arc": "pass", "arc_sealers": ["list.example", "-"],
+    "dmarc": "fail", "dmarc_policy": "reject", "dmarc_problem": "dns", "bimi": "fail", "bimi_problem": "internal",
+    "sealing": {"mode": "inbound", "sealed": "example.com/s", "instance": 3, "cv": "pass"},
+    "signed": ["example.com/s"], "signing_line": "signing.senders[0]", "not_signed": "unsafe_body",
+    "not_signed_detail": "refused", "signing_risks": ["long_line"], "disposition": "reject", "rule": "r1",
+    "policy": "p1", "because": 'caf\u00e9 "x"', "override": "local_policy", "override_comment": "arc=pass",
+    "reply": "550 5.7.1 no", "would_have": ["reject:r0"], "size": 42, "elapsed_ms": 1.25, "dns_questions": 5,
+    "dns_remembered": 3, "event": "message", "level": "info",
+}  # fmt: skip
+
+
+def said_in_full() -> tuple[Mail, Verdict]:
+    """Return a mail and a verdict of which there is everything to say."""
+    mail = Mail(
+        id="M1",
+        session=Session(client_ip=IP, helo=parse_helo("mail.example.com"), authenticated="joe"),
+        envelope=Envelope(
+            mail_from=parse_reverse_path("joe@example.com"),
+            rcpt_to=(parse_recipient("a@example.org"), parse_recipient("b@example.org")),
+        ),
+        message=Message.of_fields([(b"Subject", b" x")]),
+        received_at=datetime(2026, 11, 1, tzinfo=UTC),
+        body=BodyFacts(size=42),
+        origin=Origin.TRUSTED_RELAY,
+    )
+    decision = Decision(
+        disposition=Disposition.REJECT,
+        rule="r1",
+        policy="p1",
+        because='caf\u00e9 "x"',
+        reply=SmtpReply(code=550, enhanced="5.7.1", text="no"),
+        override=OverrideReason.LOCAL_POLICY,
+        override_comment="arc=pass",
+        would_have=(WouldHave(disposition=Disposition.REJECT, rule="r0"),),
+    )
+    verdict = Verdict(
+        mail_id="M1",
+        origin=mail.origin,
+        origin_because="trusted_relays[0]",
+        evidence=EVERYTHING,
+        decision=decision,
+        edits=(),
+        authentication_results="",
+        signing=Signing(
+            signed=("example.com/s",),
+            line="signing.senders[0]",
+            reason="unsafe_body",
+            risks=("long_line",),
+            detail="refused",
+        ),
+        sealing=Sealing(mode="inbound", sealed="example.com/s", instance=3, cv="pass"),
+        trace=(Step(method="spf", questions=4, remembered=3), Step(method="dkim", questions=1)),
+        elapsed_ms=1.25,
+    )
+    return mail, verdict
+
+
+def recorded(mail: Mail, verdict: Verdict, queue_id: str = '4c"x', **how: Any) -> str:
+    out = io.StringIO()
+    settings_ = LogSettings(**how)
+    journal = LogJournal(make_log(settings_, out), settings_)
+    journal.record(mail, verdict, queue_id=queue_id, listener="inet:8891@127.0.0.1")
+    assert "journal_failures" not in journal.counters.snapshot()
+    return out.getvalue()
+
+
+def test_a_line_says_everything_in_its_order_as_the_library_would_write_it() -> None:
+    text = recorded(*said_in_full())
+    line = json.loads(text)
+    arrived = line.pop("timestamp")
+    assert list(line.items()) == list(SAID.items())
+    assert text == json.dumps({**SAID, "timestamp": arrived}) + "\n"
+    assert abs((datetime.now(UTC) - datetime.fromisoformat(arrived)).total_seconds()) < 60
+
+
+def test_a_line_leaves_out_what_there_is_nothing_to_say_of() -> None:
+    mail, verdict = said_in_full()
+    decision = Decision(disposition=Disposition.ACCEPT, rule="default", because="", policy="p1")
+    plain = replace(verdict, evidence=Evidence(), decision=decision, signing=None, sealing=None)
+    line = json.loads(recorded(replace(mail, session=Session()), plain))
+    assert set(SAID) - set(line) == {
+        "authenticated", "iprev", "spf_helo", "spf", "dkim", "arc", "arc_sealers", "dmarc", "dmarc_policy",
+        "dmarc_problem", "bimi", "bimi_problem", "sealing", "signed", "signing_line", "not_signed",
+        "not_signed_detail", "signing_risks", "override", "override_comment", "reply", "would_have",
+    }  # fmt: skip
+    assert (line["client"], line["helo"]) == ("", "")
+    failed = replace(
+        plain,
+        evidence=Evidence(arc=ArcResult(status=ArcStatus.FAIL, problem=ArcProblem.SEAL), dkim=()),
+        sealing=Sealing(mode="outbound", reason="no_key"),
+    )
+    line = json.loads(recorded(mail, failed))
+    assert (line["arc"], line["arc_problem"], line["dkim"]) == ("fail", "seal", [])
+    assert line["sealing"] == {"mode": "outbound", "reason": "no_key"}
+
+
+def test_the_console_form_says_the_same() -> None:
+    text = recorded(*said_in_full(), format="console")
+    for key, value in SAID.items():
+        if key not in {"event", "level"}:
+            assert f"{key}=" in text
+            assert str(value) in text or repr(value) in text
+    assert text.count("\n") == 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(), st.text(alphabet=st.characters(exclude_categories=())), st.text())
+def test_whatever_a_text_holds_it_stays_one_value_of_one_line(
+    because: str, login: str, queue_id: str
+) -> None:
+    mail, verdict = said_in_full()
+    mail = replace(
+        mail,
+        session=replace(mail.session, authenticated=login, helo=parse_helo(login)),
+        envelope=replace(mail.envelope, mail_from=parse_reverse_path(login)),
+    )
+    verdict = replace(
+        verdict,
+        origin_because=because,
+        decision=replace(verdict.decision, because=because, rule=because, override_comment="x" + login),
+    )
+    text = recorded(mail, verdict, queue_id)
+    assert text.endswith("}\n")
+    assert text.isascii()
+    assert all(character >= " " for character in text[:-1])
+    line = json.loads(text)
+    assert list(line) == [*SAID, "timestamp"]
+    assert line["because"] == line["rule"] == line["origin_because"] == because
+    assert line["would_have"] == SAID["would_have"]
