@@ -378,16 +378,20 @@ def _proves(fact: Fact, test: _Test) -> bool:
 
 
 def _any(test: _Test) -> _Test:
+    one = test.matches
+
     def matches(value: object) -> bool:
-        return isinstance(value, tuple) and any(map(test.matches, value))
+        return isinstance(value, tuple) and any(map(one, value))
 
     return _Test(matches, f"(any) {test.phrase}", elements=_wanted(test))
 
 
 def _all(test: _Test) -> _Test:
+    one = test.matches
+
     # Nothing is shown by a list with nothing in it.
     def matches(value: object) -> bool:
-        return isinstance(value, tuple) and bool(value) and all(map(test.matches, value))
+        return isinstance(value, tuple) and bool(value) and all(map(one, value))
 
     return _Test(matches, f"(each) {test.phrase}")
 

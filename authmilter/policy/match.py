@@ -77,29 +77,37 @@ def _glob(pattern: str) -> _Glob:
 
 @dataclass(frozen=True, slots=True)
 class Globs:
-    """Texts, of which those with a `*` are globs."""
+    """Texts, of which those with a `*` are globs; `heads` are what those with one at their end begin with."""
 
     exact: frozenset[str]
+    heads: tuple[str, ...]
     globs: tuple[_Glob, ...]
 
     @classmethod
     def of(cls, patterns: Iterable[str]) -> Globs:
         """Make a matcher of `patterns`, each in lower case."""
         exact: set[str] = set()
+        heads: list[str] = []
         globs: list[_Glob] = []
         for pattern in patterns:
-            if "*" in pattern:
-                globs.append(_glob(pattern))
-            else:
+            if "*" not in pattern:
                 exact.add(pattern)
-        return cls(frozenset(exact), tuple(globs))
+                continue
+            glob = _glob(pattern)
+            if glob.middle or glob.tail:
+                globs.append(glob)
+            else:
+                heads.append(glob.head)
+        return cls(frozenset(exact), tuple(heads), tuple(globs))
 
     def matches(self, value: object) -> bool:
         """True if the text `value` is one of them."""
         if not isinstance(value, str):
             return False
         lowered = value.lower()
-        return lowered in self.exact or any(g.matches(lowered) for g in self.globs)
+        if lowered in self.exact or lowered.startswith(self.heads):
+            return True
+        return bool(self.globs) and any(g.matches(lowered) for g in self.globs)
 
 
 def domain_pattern(text: str) -> str:
