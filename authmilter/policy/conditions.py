@@ -319,7 +319,7 @@ class Conditions:
             return None
         phrase = f"is at or below {_or(names)}"
         elements = frozenset(f"at or below {n}" for n in names)
-        return _Test(match.AtOrBelow(frozenset(names)).matches, phrase, elements=elements)
+        return _Test(match.AtOrBelow(frozenset(names)), phrase, elements=elements)
 
     def _in_list(self, fact: Fact, data: Data, path: Path, *, negated: bool) -> _Test | None:
         matches = self._lists.matcher(data, fact.kind, path)
@@ -378,12 +378,7 @@ def _proves(fact: Fact, test: _Test) -> bool:
 
 
 def _any(test: _Test) -> _Test:
-    one = test.matches
-
-    def matches(value: object) -> bool:
-        return isinstance(value, tuple) and any(map(one, value))
-
-    return _Test(matches, f"(any) {test.phrase}", elements=_wanted(test))
+    return _Test(match.Any(test.matches), f"(any) {test.phrase}", elements=_wanted(test))
 
 
 def _all(test: _Test) -> _Test:

@@ -216,9 +216,9 @@ def _walk(facts: Facts, policy: Policy) -> Course:
 
 def _names_a_number(condition: Condition) -> bool:
     """True if the reason why it does not hold may name a number of the message; other values named are words."""
-    if isinstance(condition, AllOf):
-        return any(map(_names_a_number, condition.parts))
-    return isinstance(condition, Leaf) and condition.shows and SCHEMA[condition.fact].kind is Kind.INT
+    if isinstance(condition, Leaf):
+        return condition.shows and SCHEMA[condition.fact].kind is Kind.INT
+    return isinstance(condition, AllOf) and any(map(_names_a_number, condition.parts))
 
 
 def _is_fixed(course: Course) -> bool:

@@ -6,7 +6,6 @@ A condition is total: on a missing value it is false, and `not` turns that aroun
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -277,20 +276,20 @@ OVERRIDE_FACTS = ("dmarc.status", "dmarc.policy", "dmarc.published", "dmarc.test
 
 def _questions(rules: tuple[Rule, ...]) -> dict[str, Question]:
     """Return what the rules ask of each fact."""
-    tests: dict[str, dict[Callable[[object], bool], None]] = {}
+    tests: dict[str, dict[int, Matches]] = {name: {} for name in OVERRIDE_FACTS}
     for rule in rules:
         _gather(rule.conditions, tests)
-    for name in OVERRIDE_FACTS:
-        tests.setdefault(name, {})
-    return {name: Question(name, None if _is_closed(name) else tuple(found)) for name, found in tests.items()}
+    return {
+        name: Question(name, None if _is_closed(name) else tuple(found.values()))
+        for name, found in tests.items()
+    }
 
 
-def _gather(
-    conditions: tuple[Condition, ...], tests: dict[str, dict[Callable[[object], bool], None]]
-) -> None:
+def _gather(conditions: tuple[Condition, ...], tests: dict[str, dict[int, Matches]]) -> None:
+    """Add the tests of each fact to `tests`, each once: rules that name one list share its matcher."""
     for part in conditions:
         if isinstance(part, Leaf):
-            tests.setdefault(part.fact, {})[part.matches] = None
+            tests.setdefault(part.fact, {})[id(part.matches)] = part.matches
         else:
             _gather((part.part,) if isinstance(part, Not) else part.parts, tests)
 

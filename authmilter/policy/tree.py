@@ -19,22 +19,18 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Generic, TypeVar
 
-from authmilter.names import IPAddress
 from authmilter.policy.facts import SCHEMA, Facts, Value
+from authmilter.policy.match import Index, Matches
 
-__all__ = ["MANY_TESTS", "MAX_KEPT", "MAX_VALUE", "MAX_VALUES", "Answer", "Question", "Tree"]
+__all__ = ["MANY_TESTS", "MAX_KEPT", "Answer", "Question", "Tree"]
 
 #: What a tree keeps at most, in parts of about eight octets.
 MAX_KEPT = 1_000_000
 #: Parts that a question on the way counts for.
 _FORK = 50
 
-#: With so many tests on one fact, the answers of values are kept: to ask 500 tests takes 100 times as long as to look.
-MANY_TESTS = 16
-#: Values whose answers are kept, for each fact of that many tests. They are strangers' names, so they are not many...
-MAX_VALUES = 4096
-#: ... and not long (characters).
-MAX_VALUE = 255
+#: With so many tests on one fact they are looked up together.
+MANY_TESTS = 4
 
 #: What the rules can tell of a fact's value; None: it has none.
 Answer = Hashable
@@ -48,12 +44,11 @@ class Question:
     `tests`: all that they want to know of it, where its values are no closed list.
     """
 
-    __slots__ = ("_known", "_tests", "name", "reads")
+    __slots__ = ("_tests", "name", "reads")
 
-    def __init__(self, name: str, tests: Sequence[Callable[[object], bool]] | None) -> None:
+    def __init__(self, name: str, tests: Sequence[Matches] | None) -> None:
         self.name = name
         self._tests = tuple(tests or ())
-        self._known: dict[Value, Answer] = {}
         #: Makes a value (not None) an answer; None where the value is one.
         self.reads: Callable[[Value], Answer] | None = None
         if tests is None:
@@ -61,12 +56,7 @@ class Question:
         if len(self._tests) == 1:
             self.reads = self._tests[0]
         else:
-            self.reads = self._all if len(self._tests) < MANY_TESTS else self._kept
-
-    @property
-    def values(self) -> int:
-        """Of how many values the answers are kept."""
-        return len(self._known)
+            self.reads = self._all if len(self._tests) < MANY_TESTS else Index(self._tests).met
 
     def answer(self, value: Value | None) -> Answer:
         """Return what the rules can tell of `value`."""
@@ -74,18 +64,6 @@ class Question:
 
     def _all(self, value: Value) -> Answer:
         return tuple([test(value) for test in self._tests])
-
-    def _kept(self, value: Value) -> Answer:
-        known = self._known
-        found = known.get(value)
-        if found is None:
-            # (by their places: mostly none or few of very many are met)
-            found = tuple([place for place, test in enumerate(self._tests) if test(value)])
-            if isinstance(value, IPAddress) or (isinstance(value, str) and len(value) <= MAX_VALUE):
-                if len(known) >= MAX_VALUES:
-                    known.clear()
-                known[value] = found
-        return found
 
 
 class _Fork(Generic[T]):
