@@ -319,7 +319,7 @@ class Conditions:
             return None
         phrase = f"is at or below {_or(names)}"
         elements = frozenset(f"at or below {n}" for n in names)
-        return _Test(match.AtOrBelow(frozenset(names)).matches, phrase, elements=elements)
+        return _Test(match.AtOrBelow(frozenset(names)), phrase, elements=elements)
 
     def _in_list(self, fact: Fact, data: Data, path: Path, *, negated: bool) -> _Test | None:
         matches = self._lists.matcher(data, fact.kind, path)
@@ -378,16 +378,15 @@ def _proves(fact: Fact, test: _Test) -> bool:
 
 
 def _any(test: _Test) -> _Test:
-    def matches(value: object) -> bool:
-        return isinstance(value, tuple) and any(map(test.matches, value))
-
-    return _Test(matches, f"(any) {test.phrase}", elements=_wanted(test))
+    return _Test(match.Any(test.matches), f"(any) {test.phrase}", elements=_wanted(test))
 
 
 def _all(test: _Test) -> _Test:
+    one = test.matches
+
     # Nothing is shown by a list with nothing in it.
     def matches(value: object) -> bool:
-        return isinstance(value, tuple) and bool(value) and all(map(test.matches, value))
+        return isinstance(value, tuple) and bool(value) and all(map(one, value))
 
     return _Test(matches, f"(each) {test.phrase}")
 

@@ -2,6 +2,9 @@
 
 `judge` is the one entry of the engine: origins, then `on_error`, then the rules. `decide` is the rules alone: in
 order, the first that holds decides, `continue` goes on, and every rule passed over is named with the reason.
+
+The way through the rules (`Course`) is remembered by the answers that led there (`tree`), and the whole decision where
+no text of it is the message's own. With an empty memory the same comes out, more slowly.
 """
 
 from __future__ import annotations
@@ -14,17 +17,23 @@ from functools import lru_cache
 from authmilter.evidence import Evidence
 from authmilter.mail import Mail, Origin
 from authmilter.policy.exceptions import ForwarderException, excepted
-from authmilter.policy.facts import Facts
+from authmilter.policy.facts import SCHEMA, Facts, Kind
 from authmilter.policy.replies import BOTH_FAILED, ONE_FAILED
 from authmilter.policy.rules import (
     ERROR_HEADER,
     ON_ERROR_ID,
     QUARANTINE_HEADER,
     Action,
+    ActionKind,
+    AllOf,
+    Condition,
+    Course,
     HeaderTag,
+    Leaf,
     Mode,
     OnMixed,
     Policy,
+    PrefixTag,
     QuarantineBy,
     ReplySpec,
     Rule,
@@ -53,6 +62,11 @@ MAX_NAMED = 5
 #: Characters of a quarantine reason: it stands in the mail server's log.
 MAX_REASON = 200
 
+#: Parts that a course counts for in the tree, besides its rules (see `tree.MAX_KEPT`).
+_COURSE = 50
+#: A report says something of the message where the rule that spared it asked for facts of these names.
+_COMMENTED = ("arc.", "exception.")
+
 #: From mild to severe; a discarded message is lost without a word.
 _SEVERITY = {
     Disposition.ACCEPT: 0,
@@ -61,6 +75,8 @@ _SEVERITY = {
     Disposition.REJECT: 3,
     Disposition.DISCARD: 4,
 }
+_NOT_JUDGED = frozenset({Origin.SUBMISSION, Origin.INTERNAL, Origin.TRUSTED_HOP})
+_TRUSTED_RELAY = Origin.TRUSTED_RELAY
 _PUBLISHED = {"none": 0, "quarantine": 1, "reject": 2}
 _APPLIED = {
     Disposition.ACCEPT: 0,
@@ -85,7 +101,7 @@ def judge(mail: Mail, evidence: Evidence, policy: Policy, on_error: OnError = On
 def judge_facts(facts: Facts, policy: Policy, on_error: OnError = OnError.TEMPFAIL) -> Decision:
     """Return what is to be done with a message of these facts; without an `origin` it is from the internet."""
     origin = facts.get("origin")
-    if origin in {Origin.SUBMISSION, Origin.INTERNAL, Origin.TRUSTED_HOP}:
+    if origin in _NOT_JUDGED:
         return Decision(
             disposition=Disposition.ACCEPT,
             rule=f"origin:{origin}",
@@ -93,9 +109,9 @@ def judge_facts(facts: Facts, policy: Policy, on_error: OnError = OnError.TEMPFA
             policy=policy.name,
         )
     errors = facts.get("internal_errors")
-    broken = [e for e in errors if e in policy.reads] if isinstance(errors, tuple) else []
+    broken = [e for e in errors if e in policy.reads] if errors and isinstance(errors, tuple) else None
     decision = _on_error(policy, on_error, ", ".join(broken), facts) if broken else decide(facts, policy)
-    return _spared(decision, facts, policy) if origin == Origin.TRUSTED_RELAY else decision
+    return _spared(decision, facts, policy) if origin == _TRUSTED_RELAY else decision
 
 
 def on_error_decision(policy: Policy, on_error: OnError, what: str, mail: Mail) -> Decision:
@@ -124,9 +140,23 @@ def _noted(decision: Decision, exception: ForwarderException, policy: Policy) ->
 
 
 def _ruled(facts: Facts, policy: Policy) -> Decision:
-    if not policy.recipient_key:
-        return _finished(facts, policy, _walk(facts, policy))
-    return _joined(facts, policy)
+    if policy.recipient_key:
+        return _joined(facts, policy)
+    course = _course(facts, policy)
+    return course.decision or _finished(facts, policy, _outcome(course, facts))
+
+
+def _course(facts: Facts, policy: Policy) -> Course:
+    """Return what the rules come to: as for a message before that gave the same answers, else by going through them."""
+    course = policy.courses.find(facts)
+    if course is None:
+        noting = facts.unasked()
+        course = _walk(noting, policy)
+        if not policy.recipient_key and _is_fixed(course):
+            # (this asks for the facts of an override only, and they are questions of the tree, too)
+            course = replace(course, decision=_finished(noting, policy, _outcome(course, noting)))
+        policy.courses.add(noting.asked, course, _COURSE + len(course.passed_over) + len(course.held))
+    return course
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,42 +179,94 @@ def _passed_over(rule: str, because: str) -> PassedOver:
     return PassedOver(rule=rule, because=because)
 
 
-def _walk(facts: Facts, policy: Policy) -> _Outcome:
-    """Go through the rules until one decides."""
+def _walk(facts: Facts, policy: Policy) -> Course:
+    """Go through the rules until one decides. What it comes to depends on the conditions' facts alone."""
     passed: list[PassedOver] = []
-    tags: list[Tag] = []
-    would: list[WouldHave] = []
+    numbers: list[tuple[int, Rule, Condition]] = []
+    held: list[Rule] = []
     override: OverrideReason | None = None
     spared_by: Rule | None = None
     decided = policy.default
     for rule in policy.rules:
         for condition in rule.conditions:
             if not condition.holds(facts):
+                if _names_a_number(condition):
+                    numbers.append((len(passed), rule, condition))
                 passed.append(_passed_over(rule.id, condition.why_not(facts)))
                 break
         else:
-            disposition = rule.action.kind.disposition
             if rule.mode is Mode.MONITOR:
-                if disposition is not None:
-                    reply = _reply(rule.action, facts)
-                    would.append(WouldHave(disposition=disposition, rule=rule.id, reply=reply))
+                held.append(rule)
                 continue
             if rule.override is not None:
                 override, spared_by = rule.override, rule
-            if disposition is not None:
+            if rule.action.kind is not ActionKind.CONTINUE:
                 decided = rule
                 break
+            held.append(rule)
+    return Course(
+        decided=decided,
+        held=tuple(held),
+        passed_over=tuple(passed),
+        numbers=tuple(numbers),
+        override=override,
+        spared_by=spared_by,
+    )
+
+
+def _names_a_number(condition: Condition) -> bool:
+    """True if the reason why it does not hold may name a number of the message; other values named are words."""
+    if isinstance(condition, Leaf):
+        return condition.shows and SCHEMA[condition.fact].kind is Kind.INT
+    return isinstance(condition, AllOf) and any(map(_names_a_number, condition.parts))
+
+
+def _is_fixed(course: Course) -> bool:
+    """True if nothing in its texts is the message's own: no number, no placeholder, no reply (it has the id)."""
+    if course.numbers or not all(map(_says_the_same, (*course.held, course.decided))):
+        return False
+    spared_by = course.spared_by
+    return spared_by is None or not any(asks(spared_by.conditions, prefix) for prefix in _COMMENTED)
+
+
+def _says_the_same(rule: Rule) -> bool:
+    action = rule.action
+    return (
+        action.reply is None
+        and (action.value is None or action.value.is_fixed)
+        and all(isinstance(tag, PrefixTag) or tag.value.is_fixed for tag in rule.tags)
+    )
+
+
+def _outcome(course: Course, facts: Facts) -> _Outcome:
+    """Return a course with its texts."""
+    tags: list[Tag] = []
+    would: list[WouldHave] = []
+    for rule in course.held:
+        if rule.mode is not Mode.MONITOR:
             _add_tags(tags, rule, facts)
+            continue
+        disposition = rule.action.kind.disposition
+        if disposition is not None:
+            reply = _reply(rule.action, facts)
+            would.append(WouldHave(disposition=disposition, rule=rule.id, reply=reply))
+    decided = course.decided
     _add_tags(tags, decided, facts)
+    passed = course.passed_over
+    if course.numbers:
+        renewed = list(passed)
+        for place, rule, condition in course.numbers:
+            renewed[place] = _passed_over(rule.id, condition.why_not(facts))
+        passed = tuple(renewed)
     return _Outcome(
         rule=decided,
         disposition=decided.action.kind.disposition or Disposition.ACCEPT,
         reply=_reply(decided.action, facts),
         tags=tuple(tags),
         would_have=tuple(would),
-        passed_over=tuple(passed),
-        override=override,
-        spared_by=spared_by,
+        passed_over=passed,
+        override=course.override,
+        spared_by=course.spared_by,
     )
 
 
@@ -309,8 +391,12 @@ def _joined(facts: Facts, policy: Policy) -> Decision:
             key = (None, None)
         groups.setdefault(key, []).append(position)
     if not groups:
-        return _finished(facts, policy, _walk(facts.for_recipient(None, None), policy))
-    outcomes = [(_walk(facts.for_recipient(*key), policy), key[1], at) for key, at in groups.items()]
+        nobody = facts.for_recipient(None, None)
+        return _finished(facts, policy, _outcome(_course(nobody, policy), nobody))
+    outcomes: list[tuple[_Outcome, str | None, list[int]]] = []
+    for key, at in groups.items():
+        one = facts.for_recipient(*key)
+        outcomes.append((_outcome(_course(one, policy), one), key[1], at))
     sign = 1 if policy.on_mixed is OnMixed.LEAST_SEVERE else -1
     # min() takes the first of equals, so the order of recipients decides among them.
     chosen, _, _ = min(outcomes, key=lambda o: sign * _SEVERITY[o[0].disposition])

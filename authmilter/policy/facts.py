@@ -120,6 +120,17 @@ class Fact:
         )
 
 
+# Members that are asked for in every message. (To find a member in its class takes as long as reading a fact.)
+_DKIM_PASS = DkimStatus.PASS
+_ALIGNED_BY_DKIM = AlignedBy.DKIM
+_IPREV_BROKEN = IprevStatus.INTERNAL_ERROR
+_SPF_BROKEN = SpfStatus.INTERNAL_ERROR
+_DKIM_BROKEN = DkimStatus.INTERNAL_ERROR
+_ARC_BROKEN = ArcStatus.INTERNAL_ERROR
+_DMARC_BROKEN = DmarcStatus.INTERNAL_ERROR
+_BIMI_BROKEN = BimiStatus.INTERNAL_ERROR
+
+
 # -- sources: each takes (Mail, Evidence) and gives a value or None ----------------------------------------------
 
 
@@ -180,6 +191,8 @@ def _recipient_domain(recipient: Recipient) -> str | None:
 
 
 def _recipients(mail: Mail, _evidence: Evidence) -> tuple[str, ...]:
+    if len(mail.envelope.rcpt_to) == 1:  # as most mail has
+        return (str(mail.envelope.rcpt_to[0])[:MAX_TEXT],)
     return _distinct(str(r)[:MAX_TEXT] for r in mail.envelope.rcpt_to)
 
 
@@ -193,7 +206,7 @@ def _defects(mail: Mail, _evidence: Evidence) -> tuple[str, ...]:
         found.append(DefectKind.BARE_CR)
     if mail.body.bare_lf:
         found.append(DefectKind.BARE_LF)
-    return _distinct(found)
+    return _distinct(found) if found else ()
 
 
 def _size(mail: Mail, _evidence: Evidence) -> int:
@@ -246,7 +259,7 @@ def _list_id(mail: Mail, _evidence: Evidence) -> str | None:
 
 def _list_domain(mail: Mail, evidence: Evidence) -> str | None:
     """Return the list's domain if a passing signature at or above it covers the field that names it."""
-    passing = [d for d in evidence.dkim or () if d.status is DkimStatus.PASS and d.domain is not None]
+    passing = [d for d in evidence.dkim or () if d.status is _DKIM_PASS and d.domain is not None]
     if not passing:
         return None
     fields = [h for h in mail.message.headers if h.name[:5].lower() == b"list-"]
@@ -365,7 +378,7 @@ _DKIM_ORDER = ("pass", "internal_error", "temperror", "policy", "fail", "permerr
 
 
 def _dkim_status(results: tuple[DkimResult, ...]) -> str:
-    statuses = {r.status for r in results}
+    statuses = [r.status for r in results]
     for word in _DKIM_ORDER:
         if word in statuses:
             return word
@@ -377,13 +390,15 @@ def _dkim_domains(results: tuple[DkimResult, ...]) -> tuple[str, ...]:
 
 
 def _dkim_pass_domains(results: tuple[DkimResult, ...]) -> tuple[str, ...]:
-    return _distinct(r.domain.ascii for r in results if r.status is DkimStatus.PASS and r.domain is not None)
+    return _distinct(r.domain.ascii for r in results if r.status is _DKIM_PASS and r.domain is not None)
 
 
 def _dkim_unsigned(results: tuple[DkimResult, ...]) -> tuple[str, ...] | None:
-    passing = [r for r in results if r.status is DkimStatus.PASS]
+    passing = [r for r in results if r.status is _DKIM_PASS]
     if not passing:
         return None
+    if not passing[0].unsigned_critical:
+        return ()
     return _distinct(
         n for n in passing[0].unsigned_critical if all(n in r.unsigned_critical for r in passing)
     )
@@ -415,19 +430,21 @@ def _forwarding(mail: Mail, evidence: Evidence) -> tuple[str, ...] | None:
 def internal_errors(evidence: Evidence) -> tuple[str, ...]:
     """Return the methods (names of METHODS) that ended in a fault of ours."""
     found: list[str] = []
-    if evidence.iprev is not None and evidence.iprev.status is IprevStatus.INTERNAL_ERROR:
+    iprev, spf_helo, spf, dkim = evidence.iprev, evidence.spf_helo, evidence.spf, evidence.dkim
+    arc, dmarc, bimi = evidence.arc, evidence.dmarc, evidence.bimi
+    if iprev is not None and iprev.status is _IPREV_BROKEN:
         found.append("iprev")
-    if evidence.spf_helo is not None and evidence.spf_helo.status is SpfStatus.INTERNAL_ERROR:
+    if spf_helo is not None and spf_helo.status is _SPF_BROKEN:
         found.append("spf_helo")
-    if evidence.spf is not None and evidence.spf.status is SpfStatus.INTERNAL_ERROR:
+    if spf is not None and spf.status is _SPF_BROKEN:
         found.append("spf")
-    if evidence.dkim is not None and any(r.status is DkimStatus.INTERNAL_ERROR for r in evidence.dkim):
+    if dkim and _DKIM_BROKEN in [r.status for r in dkim]:
         found.append("dkim")
-    if evidence.arc is not None and evidence.arc.status is ArcStatus.INTERNAL_ERROR:
+    if arc is not None and arc.status is _ARC_BROKEN:
         found.append("arc")
-    if evidence.dmarc is not None and evidence.dmarc.status is DmarcStatus.INTERNAL_ERROR:
+    if dmarc is not None and dmarc.status is _DMARC_BROKEN:
         found.append("dmarc")
-    if evidence.bimi is not None and evidence.bimi.status is BimiStatus.INTERNAL_ERROR:
+    if bimi is not None and bimi.status is _BIMI_BROKEN:
         found.append("bimi")
     return tuple(found)
 
@@ -780,7 +797,7 @@ _FACTS: tuple[Fact, ...] = (
         method="dmarc",
         standing=_PROOF,
         doc="Whether a passing signature is aligned with the Author Domain (as DMARC says).",
-        source=_dmarc(lambda r: AlignedBy.DKIM in r.aligned),
+        source=_dmarc(lambda r: _ALIGNED_BY_DKIM in r.aligned),
     ),
     # -- ARC
     Fact(
@@ -1086,12 +1103,16 @@ _FACTS: tuple[Fact, ...] = (
 
 #: Every fact by its name, in the order of the manual.
 SCHEMA: Mapping[str, Fact] = {fact.name: fact for fact in _FACTS}
+_SOURCES = {fact.name: fact.source for fact in _FACTS}
 
 
 class Facts:
-    """The values of the facts of one message; each is found when it is first asked for, and kept."""
+    """The values of the facts of one message; each is found when it is first asked for, and kept.
 
-    __slots__ = ("_base", "_evidence", "_known", "_mail")
+    What is not known is asked of `base`, where there is one, and else found of the mail and the evidence.
+    """
+
+    __slots__ = ("_base", "_evidence", "_given", "_known", "_mail")
 
     def __init__(
         self,
@@ -1104,6 +1125,7 @@ class Facts:
         self._evidence = evidence
         self._known = known
         self._base = base
+        self._given = bool(known) or base is not None
 
     @classmethod
     def of(cls, mail: Mail, evidence: Evidence) -> Facts:
@@ -1125,15 +1147,26 @@ class Facts:
         known = self._known
         if name in known:
             return known[name]
-        if self._base is not None:
-            return self._base.get(name)
         value: Value | None = None
-        if self._mail is not None and self._evidence is not None:
-            fact = SCHEMA.get(name)
-            if fact is not None:
-                value = fact.source(self._mail, self._evidence)
+        if self._base is not None:
+            value = self._base.get(name)
+        elif self._mail is not None and self._evidence is not None:
+            source = _SOURCES.get(name)
+            if source is not None:
+                value = source(self._mail, self._evidence)
         known[name] = value
         return value
+
+    @property
+    def whole(self) -> tuple[Mail, Evidence] | None:
+        """The mail and the evidence, where all facts are found of them; None where others were given."""
+        mail, evidence = self._mail, self._evidence
+        return None if mail is None or evidence is None or self._given else (mail, evidence)
+
+    @property
+    def asked(self) -> Mapping[str, Value | None]:
+        """The facts that were asked for and their values, in the order in which they were (after those given)."""
+        return self._known
 
     @property
     def recipients(self) -> tuple[tuple[str, str | None], ...]:
@@ -1151,9 +1184,11 @@ class Facts:
 
     def for_recipient(self, address: str | None, domain: str | None) -> Facts:
         """Return the same facts with `rcpt.address` and `rcpt.domain` set."""
-        return Facts(
-            self._mail, self._evidence, {**self._known, "rcpt.address": address, "rcpt.domain": domain}
-        )
+        return Facts(self._mail, self._evidence, {"rcpt.address": address, "rcpt.domain": domain}, self)
+
+    def unasked(self) -> Facts:
+        """Return the same facts, none of them asked for yet."""
+        return Facts(self._mail, self._evidence, {}, self)
 
 
 def value_of(fact: Fact, given: object) -> Value | None:

@@ -11,10 +11,11 @@ from enum import StrEnum
 
 from authmilter.errors import Complaint, Span
 from authmilter.policy.exceptions import ForwarderException
-from authmilter.policy.facts import Facts
+from authmilter.policy.facts import SCHEMA, Facts, Kind
 from authmilter.policy.match import Matches, Range
 from authmilter.policy.template import Template
-from authmilter.verdict import Disposition, OverrideReason
+from authmilter.policy.tree import Question, Tree
+from authmilter.verdict import Decision, Disposition, OverrideReason, PassedOver
 
 __all__ = [
     "DEFAULT_ID",
@@ -27,6 +28,7 @@ __all__ = [
     "AllOf",
     "AnyOf",
     "Condition",
+    "Course",
     "HeaderTag",
     "Leaf",
     "Mode",
@@ -247,6 +249,57 @@ def asks(conditions: tuple[Condition, ...], prefix: str) -> bool:
     return False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Course:
+    """What the rules come to for a message, or for one of its recipients, before a text is written.
+
+    `decided` decides; `held` are the rules before it that hold and go on, or that monitor mode holds back;
+    `passed_over` are those that do not hold. In `numbers`, by place in `passed_over`, are those whose reason names a
+    number of the message. `override` is what the last of the rules says that names one, `spared_by`.
+
+    `decision` is what it comes to where that is the same for every message of this course (None: for some it differs, or
+    it is for one recipient).
+    """
+
+    decided: Rule
+    held: tuple[Rule, ...]
+    passed_over: tuple[PassedOver, ...]
+    numbers: tuple[tuple[int, Rule, Condition], ...]
+    override: OverrideReason | None
+    spared_by: Rule | None
+    decision: Decision | None = None
+
+
+#: The facts that say whether a DMARC policy was spared; all closed lists.
+OVERRIDE_FACTS = ("dmarc.status", "dmarc.policy", "dmarc.published", "dmarc.testing")
+
+
+def _questions(rules: tuple[Rule, ...]) -> dict[str, Question]:
+    """Return what the rules ask of each fact."""
+    tests: dict[str, dict[int, Matches]] = {name: {} for name in OVERRIDE_FACTS}
+    for rule in rules:
+        _gather(rule.conditions, tests)
+    return {
+        name: Question(name, None if _is_closed(name) else tuple(found.values()))
+        for name, found in tests.items()
+    }
+
+
+def _gather(conditions: tuple[Condition, ...], tests: dict[str, dict[int, Matches]]) -> None:
+    """Add the tests of each fact to `tests`, each once: rules that name one list share its matcher."""
+    for part in conditions:
+        if isinstance(part, Leaf):
+            tests.setdefault(part.fact, {})[id(part.matches)] = part.matches
+        else:
+            _gather((part.part,) if isinstance(part, Not) else part.parts, tests)
+
+
+def _is_closed(name: str) -> bool:
+    """True if the values of the fact are one word of a closed list, so that reasons may name them."""
+    fact = SCHEMA[name]
+    return fact.kind in {Kind.WORD, Kind.BOOL} and not fact.many
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedList:
     """A list as the policy names it: how many entries, and whether a rule uses it."""
@@ -280,3 +333,8 @@ class Policy:
     tag_names: frozenset[str] = frozenset()
     warnings: tuple[Complaint, ...] = ()
     digest: str = ""
+    # What the rules came to before; it follows from the rules, so no copy of a policy has it and none is unequal by it.
+    courses: Tree[Course] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "courses", Tree(_questions(self.rules)))

@@ -73,7 +73,12 @@ class Template:
         pieces.append(text[at:])
         return cls(tuple(p for p in pieces if p))
 
+    @property
+    def is_fixed(self) -> bool:
+        """True if it names no fact, so that it is the same for every message."""
+        return all(isinstance(piece, str) for piece in self.pieces)
+
     def render(self, facts: Facts, limit: int = MAX_TEXT) -> str:
         """Return the text with the facts' values, at most `limit` characters. Total."""
-        text = "".join(p if isinstance(p, str) else _written(facts.get(p[0])) for p in self.pieces)
+        text = "".join([p if isinstance(p, str) else _written(facts.get(p[0])) for p in self.pieces])
         return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -10,8 +10,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from authmilter.names import parse_ip
 from authmilter.policy.facts import Kind
-from authmilter.policy.match import AtOrBelow, Range, domain_pattern, matcher, network, read
+from authmilter.policy.match import (
+    MAX_INDEXED,
+    Any,
+    AtOrBelow,
+    Index,
+    Matches,
+    Range,
+    domain_pattern,
+    matcher,
+    network,
+    read,
+)
 
 
 def hit(kind: Kind, patterns: list[str], value: object) -> bool:
@@ -65,7 +77,7 @@ def test_what_is_no_domain_is_refused(text: str) -> None:
 
 def test_at_or_below() -> None:
     wanted = AtOrBelow(frozenset({"a.example"}))
-    assert [wanted.matches(v) for v in ("a.example", "x.a.example", "y.x.a.example", "xa.example", "example", 7)] == [
+    assert [wanted(v) for v in ("a.example", "x.a.example", "y.x.a.example", "xa.example", "example", 7)] == [
         True, True, True, False, False, False,
     ]  # fmt: skip
 
@@ -161,3 +173,58 @@ def test_ranges() -> None:
     assert Range(1, 3).meet(Range(high=0)).is_empty
     assert not Range().is_empty
     assert [Range(1, 2).matches(v) for v in (0, 1, 2, 3, "1")] == [False, True, True, False, False]
+
+
+# -- many tests at once ----------------------------------------------------------------------------------------------------
+
+_NAMES = st.sampled_from(
+    ["a.example", "b.a.example", "c.b.a.example", "example", "xa.example", "d.example", "", "A.Example"]
+)
+_PATTERNS = st.lists(
+    st.sampled_from(["a.example", "*.a.example", "*.example", "b.a.example", "x*", "*", "*a*", "example"]),
+    min_size=1,
+    max_size=3,
+)
+_NETWORKS = st.lists(
+    st.sampled_from(["192.0.2.0/24", "192.0.2.1", "0.0.0.0/0", "2001:db8::/32", "2001:db8::1", "::/0"]), min_size=1, max_size=3
+)  # fmt: skip
+_ONE: st.SearchStrategy[Matches] = st.one_of(
+    _PATTERNS.map(lambda texts: matcher(Kind.DOMAIN, texts)),
+    _PATTERNS.map(lambda texts: matcher(Kind.TEXT, texts)),
+    st.sets(st.sampled_from(["a.example", "example"]), min_size=1).map(
+        lambda names: AtOrBelow(frozenset(names))
+    ),
+    _NETWORKS.map(lambda texts: matcher(Kind.IP, map(network, texts))),
+    st.sampled_from([Range(1, 2).matches, frozenset({"a.example"}).__contains__]),
+)
+_TESTS: st.SearchStrategy[Matches] = _ONE | _ONE.map(Any) | _ONE.map(Any).map(Any)
+_SINGLE = (
+    _NAMES
+    | st.integers(0, 3)
+    | st.sampled_from(["192.0.2.1", "192.0.3.1", "2001:db8::1", "::1"]).map(parse_ip)
+)
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(_TESTS, max_size=12),
+    st.lists(_SINGLE | st.lists(_SINGLE, max_size=3).map(tuple), min_size=1, max_size=8),
+)
+def test_an_index_tells_what_each_test_tells(tests: list[Matches], values: list[object]) -> None:
+    index = Index(tests)
+    for value in values:
+        assert index.met(value) == tuple(place for place, test in enumerate(tests) if test(value))
+
+
+@pytest.mark.parametrize("size", [MAX_INDEXED, MAX_INDEXED + 1])
+def test_long_lists_are_asked_by_themselves_and_mean_the_same(size: int) -> None:
+    names = [f"d{n}.example" for n in range(size)]
+    networks = [network(f"10.0.{n >> 8}.{n & 255}") for n in range(size)]
+    index = Index(
+        [matcher(Kind.DOMAIN, names), matcher(Kind.TEXT, names), AtOrBelow(frozenset(names[: size // 2]))]
+    )
+    assert index.met("d7.example") == (0, 1, 2)
+    assert index.met("x.d7.example") == (2,)
+    assert index.met(names[-1]) == (0, 1)
+    assert Index([matcher(Kind.IP, networks)]).met(parse_ip("10.0.3.231")) == (0,)
+    assert Index([matcher(Kind.IP, networks)]).met(parse_ip("10.0.5.0")) == ()
