@@ -78,10 +78,10 @@ class Supervisor:
             ConfigError, PolicyError: the configuration cannot be used; lists every mistake.
             StartError: a socket cannot be opened, a user not become, or no worker started.
         """
-        worker.preload()
         self._tick()
         self._watchdog()
         self._changes.begin([])
+        worker.preload()  # beside the child that reads the configuration; the workers are forked after both
         try:
             while not self._crew.empty or self._changes.under_way or not self._state.stopping:
                 self._loop.turn(self._obey)
