@@ -19,11 +19,14 @@ import socket
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from authmilter.config.model import Config
 from authmilter.errors import AuthMilterError
 from authmilter.milter.sockets import MAX_UNIX_PATH, Family, ListenSpec, owner_ids, refuse_if_taken
 from authmilter.startup import StartError
+
+if TYPE_CHECKING:
+    from authmilter.config.model import Config
 
 __all__ = ["GRPC_CONNECTIONS", "Place", "dress", "forget_path", "own_path", "publish", "release", "reserve"]
 

@@ -20,12 +20,10 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from authmilter import runtime
-from authmilter.config import load as config_load
-from authmilter.config.load import Loaded
-from authmilter.config.model import Config
+from authmilter.config.loaded import Loaded
 from authmilter.errors import AuthMilterError
 from authmilter.grpc_places import GRPC_CONNECTIONS, Place, dress, forget_path, publish, release, reserve
 from authmilter.link import OLD_RESOLVER, Link, close_resolver
@@ -34,6 +32,9 @@ from authmilter.rpc.settings import Permission, RpcSettings
 from authmilter.startup import StartError, become, raise_file_limit
 from authmilter.systemd import notify
 from authmilter.worker import VERSION, Worker, run_loop
+
+if TYPE_CHECKING:
+    from authmilter.config.model import Config
 
 __all__ = ["serve", "serve_alone"]
 
@@ -150,6 +151,8 @@ def serve_alone(config_path: str | None) -> int:
     Raises:
         AuthMilterError: the configuration cannot be used, or a place not be listened on.
     """
+    from authmilter.config import load as config_load  # noqa: PLC0415 - loads pydantic
+
     config = config_load.load(config_path).config
     if not config.grpc.listen:
         raise StartError("`grpc.listen` names no place to listen on")
@@ -197,6 +200,8 @@ class _Alone:
 
 
 async def _serve_alone(config_path: str | None, places: tuple[Place, ...]) -> None:
+    from authmilter.config import load as config_load  # noqa: PLC0415 - loads pydantic
+
     loop = asyncio.get_running_loop()
     # The files are read by the user who will read them again.
     work, settings = _worker(config_load.load(config_path), None, places, processes=1)

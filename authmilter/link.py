@@ -21,9 +21,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
-from authmilter.config import load as config_load
-from authmilter.config.load import Loaded
-from authmilter.config.texts import reader
+from authmilter.config.checked import checked
+from authmilter.config.loaded import Loaded
 from authmilter.engine import Runtime
 from authmilter.observe.journal import LogJournal
 from authmilter.ports import Resolver
@@ -266,7 +265,7 @@ class Link:
     async def _reload(self, text: bytes, digest: str) -> None:
         async with self._reloading:
             try:
-                loaded = config_load.load(self._work.loaded.path, read=reader(json.loads(text)))
+                loaded = checked(json.loads(text))
                 # beside the loop: sessions go on while a large list is read
                 old = await asyncio.to_thread(self._work.reload, loaded, digest)
             except Exception as e:  # noqa: BLE001 - whatever it was, the old runtime stays and the supervisor is told

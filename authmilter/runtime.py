@@ -17,9 +17,10 @@ from authmilter.arc.seal import OnDnsFailure, RecipientPatterns, SealSettings
 from authmilter.arc.settings import ArcSettings, TrustedSealers
 from authmilter.bimi.evidence import EvidenceSource
 from authmilter.bimi.settings import BimiSettings, EvidenceSettings
-from authmilter.config.load import Loaded, read_text
-from authmilter.config.model import Config, OpenDkimTablesConfig
+from authmilter.config.checked import pack
+from authmilter.config.loaded import Loaded, read_text
 from authmilter.dkim.signature import DkimLimits
+from authmilter.dmarc import psl
 from authmilter.dmarc.result import DiscoveryMethod
 from authmilter.dmarc.settings import DmarcSettings, KeysInTesting
 from authmilter.dns.cache import CachingResolver
@@ -64,6 +65,7 @@ from authmilter.spf.check import SpfLimits
 
 if TYPE_CHECKING:
     from authmilter.bimi.vmc import TrustRoots
+    from authmilter.config.model import Config, OpenDkimTablesConfig
 
 __all__ = [
     "build",
@@ -72,6 +74,7 @@ __all__ = [
     "load_policy",
     "load_zone",
     "new_mail_id",
+    "preload",
     "resolver_for",
     "with_policy",
     "with_zone",
@@ -82,6 +85,15 @@ _MOST_RESULTS = 16 << 20
 _ALPHABET = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 # Eight octets stand for each letter, so random octets make random letters.
 _LETTERS = _ALPHABET * 8
+
+
+def preload() -> None:
+    """Read and import what every runtime needs and nothing loads before it is used, for processes that will fork.
+
+    The public suffix list takes 5 MB to read. Done here it is once in memory, and not in every worker.
+    """
+    psl.version()
+    shipped.shipped_text(shipped.NAMES[0])  # imports what reads package data
 
 
 def new_mail_id() -> str:
@@ -689,7 +701,7 @@ def digest(
 
     Equal in all workers of a generation: none signs with a key, or under a selector, that another does not have.
     """
-    text = config.model_dump_json() + "\0" + policy.digest
+    text = pack(config) + "\0" + policy.digest
     if signing is not None:
         text += "\0" + signing.identity
     if sealing is not None:

@@ -13,8 +13,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 from pwd import getpwnam
+from typing import TYPE_CHECKING
 
-from authmilter.config.model import Config
 from authmilter.errors import AuthMilterError
 from authmilter.milter.sockets import (
     DEFAULT_BACKLOG,
@@ -25,6 +25,9 @@ from authmilter.milter.sockets import (
     remove_listener,
 )
 from authmilter.systemd import Passed
+
+if TYPE_CHECKING:
+    from authmilter.config.model import Config
 
 __all__ = [
     "Listener",

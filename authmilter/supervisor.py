@@ -20,7 +20,6 @@ import signal
 import time
 
 from authmilter import runtime, worker
-from authmilter.config import load as config_load
 from authmilter.control import Client
 from authmilter.observe.journal import make_log
 from authmilter.supervise.changes import Asker, Changes
@@ -28,6 +27,7 @@ from authmilter.supervise.crew import Crew
 from authmilter.supervise.desk import Desk
 from authmilter.supervise.loop import Loop
 from authmilter.supervise.member import Member
+from authmilter.supervise.reading import look
 from authmilter.supervise.settings import Generation, Role, Settings, in_pieces
 from authmilter.supervise.sockets import Sockets
 from authmilter.supervise.state import State
@@ -44,12 +44,13 @@ class Supervisor:
 
     Raises:
         ConfigError: the configuration file cannot be used.
+        StartError: no process can be started to read it.
     """
 
     def __init__(self, config_path: str | None) -> None:
         # Before anything is read: what is asked for by a signal from here on is not forgotten.
         self._loop = Loop(self._say_bug)
-        loaded = config_load.load(config_path)
+        loaded = look(config_path, self._loop.leave)
         log = make_log(runtime.log_settings(loaded.config))
         nothing = Generation(0, Settings(loaded, {}, ""))
         self._state = State(nothing, log, time.monotonic())
@@ -77,10 +78,10 @@ class Supervisor:
             ConfigError, PolicyError: the configuration cannot be used; lists every mistake.
             StartError: a socket cannot be opened, a user not become, or no worker started.
         """
-        worker.preload()
         self._tick()
         self._watchdog()
         self._changes.begin([])
+        worker.preload()  # beside the child that reads the configuration; the workers are forked after both
         try:
             while not self._crew.empty or self._changes.under_way or not self._state.stopping:
                 self._loop.turn(self._obey)

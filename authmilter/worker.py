@@ -21,8 +21,7 @@ from typing import Any
 
 from authmilter import runtime
 from authmilter.bimi.evidence import EvidenceSource
-from authmilter.config import load as config_load
-from authmilter.config.load import Loaded
+from authmilter.config.loaded import Loaded
 from authmilter.engine import Runtime, Verification
 from authmilter.errors import AuthMilterError
 from authmilter.grpc_places import Place
@@ -219,6 +218,7 @@ def preload() -> None:
     import uvloop  # noqa: PLC0415 - only where a service is started
 
     del uvloop
+    runtime.preload()
 
 
 def check_engine(engine: str) -> None:
@@ -429,6 +429,8 @@ def serve_alone(config_path: str | None) -> int:
     Raises:
         AuthMilterError: the configuration cannot be used, or a socket not be opened.
     """
+    from authmilter.config import load as config_load  # noqa: PLC0415 - loads pydantic
+
     config = config_load.load(config_path).config
     check_engine(config.milter.engine)
     listeners = [adopted(passed) for passed in passed_sockets() if passed.name != "control"]
@@ -458,6 +460,8 @@ def serve_alone(config_path: str | None) -> int:
 
 
 async def _serve_alone(work: Worker, config_path: str | None, listeners: list[Listener]) -> None:
+    from authmilter.config import load as config_load  # noqa: PLC0415 - loads pydantic
+
     loop = asyncio.get_running_loop()
     door = _NativeDoor(work, lambda: None, tuple((each.name, each.sock) for each in listeners))
     await door.start()

@@ -20,8 +20,7 @@ from authmilter.bimi.findings import Finding, first_failure
 from authmilter.bimi.inspect import DomainReport, inspect_domain, is_selector
 from authmilter.bimi.svg import MAX_READ, check_svg
 from authmilter.bimi.vmc import MAX_BUNDLE, TrustRoots, check_mark, read_roots
-from authmilter.cli.config import CONFIG_OPTION
-from authmilter.cli.output import ExitCode, console, fail, reports_errors
+from authmilter.cli.output import CONFIG_OPTION, ExitCode, console, fail, reports_errors
 from authmilter.config import load as config_load
 from authmilter.config.load import Loaded
 from authmilter.dmarc.result import DiscoveryMethod

@@ -10,18 +10,10 @@ import click
 from rich.markup import escape
 
 from authmilter import runtime
-from authmilter.cli.output import console, reports_errors
+from authmilter.cli.output import CONFIG_OPTION, console, reports_errors
 from authmilter.config import load as config_load
 
 __all__ = ["config", "version"]
-
-CONFIG_OPTION = click.option(
-    "-c",
-    "--config",
-    "config_path",
-    type=click.Path(dir_okay=False),
-    help="Configuration file; default /etc/authmilter/authmilter.yaml, else the built-in defaults.",
-)
 
 
 @click.group()

@@ -13,8 +13,7 @@ from rich.markup import escape
 from rich.table import Table as Columns
 
 from authmilter import runtime
-from authmilter.cli.config import CONFIG_OPTION
-from authmilter.cli.output import ExitCode, console, reports_errors, say_error
+from authmilter.cli.output import CONFIG_OPTION, ExitCode, console, reports_errors, say_error
 from authmilter.cli.rotate import rotate
 from authmilter.cli.sign import FixedTable
 from authmilter.config import load as config_load

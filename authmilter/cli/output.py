@@ -1,4 +1,7 @@
-"""What every command shares: exit codes, error lines, consoles."""
+"""What every command shares: the option that names the configuration, exit codes, error lines, consoles.
+
+rich is loaded where something is written with it, so that the service (`authmilter run`) does not hold it in memory.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,24 @@ import sys
 from collections.abc import Callable
 from enum import IntEnum
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import click
-from rich.console import Console
-from rich.markup import escape
 
 from authmilter.errors import AuthMilterError, ConfigError, PolicyError
 
-__all__ = ["ExitCode", "console", "fail", "reports_errors", "say_error"]
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["CONFIG_OPTION", "ExitCode", "console", "fail", "reports_errors", "say_error"]
+
+CONFIG_OPTION = click.option(
+    "-c",
+    "--config",
+    "config_path",
+    type=click.Path(dir_okay=False),
+    help="Configuration file; default /etc/authmilter/authmilter.yaml, else the built-in defaults.",
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,11 +58,15 @@ class ExitCode(IntEnum):
 
 def console(*, stderr: bool = False) -> Console:
     """Return a console for people: colour on a terminal only, and `:name:` stays as it is written."""
+    from rich.console import Console  # noqa: PLC0415 - see above
+
     return Console(stderr=stderr, highlight=False, soft_wrap=True, emoji=False)
 
 
 def say_error(message: str) -> None:
     """Write one error to standard error, whole lines, no traceback."""
+    from rich.markup import escape  # noqa: PLC0415 - see above
+
     out = console(stderr=True)
     for line in message.splitlines():
         out.print(f"[bold red]authmilter:[/] {escape(line)}")

@@ -10,8 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from authmilter import runtime
-from authmilter.cli.config import CONFIG_OPTION
-from authmilter.cli.output import ExitCode, console, fail, reports_errors
+from authmilter.cli.output import CONFIG_OPTION, ExitCode, console, fail, reports_errors
 from authmilter.config import load as config_load
 from authmilter.policy import facts as policy_facts
 from authmilter.policy import schema as policy_schema

@@ -19,8 +19,7 @@ from typing import Any
 import click
 
 from authmilter import runtime
-from authmilter.cli.config import CONFIG_OPTION
-from authmilter.cli.output import ExitCode, fail, reports_errors, say_error
+from authmilter.cli.output import CONFIG_OPTION, ExitCode, fail, reports_errors, say_error
 from authmilter.cli.run import SilentServiceError, ask
 from authmilter.config import load as config_load
 from authmilter.config.load import Loaded

@@ -1,4 +1,7 @@
-"""`authmilter run`, `status` and `reload`: the service and its control socket."""
+"""`authmilter run`, `status` and `reload`: the service and its control socket.
+
+rich and pydantic are loaded where something is shown or read: `run` stays in memory, and never needs them.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,19 @@ import signal
 import socket
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from authmilter import documents
-from authmilter.cli.config import CONFIG_OPTION
-from authmilter.cli.output import ExitCode, console, fail, reports_errors
-from authmilter.config import load as config_load
-from authmilter.config.model import Config
+from authmilter.cli.output import CONFIG_OPTION, ExitCode, console, fail, reports_errors
 from authmilter.errors import AuthMilterError, ConfigError
 from authmilter.startup import StartError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from authmilter.config.model import Config
 
 __all__ = ["SilentServiceError", "ask", "reload_", "run", "show", "status"]
 
@@ -48,13 +50,14 @@ def run(config_path: str | None, *, role: str | None, show_postfix: bool) -> Non
     """
     for number in (signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # a reload before anything is loaded has nothing to do
-    from authmilter.supervisor import Supervisor  # noqa: PLC0415 - `status` and `reload` need none of it
+    from authmilter.supervise.reading import look  # noqa: PLC0415 - `status` and `reload` need none of it
+    from authmilter.supervisor import Supervisor  # noqa: PLC0415 - as above
     from authmilter.worker import serve_alone, serve_grpc_alone  # noqa: PLC0415 - as above
 
     try:
         supervisor = Supervisor(config_path) if role is None else None
         if show_postfix:
-            click.echo(postfix_lines(config_load.load(config_path).config))
+            click.echo(postfix_lines(look(config_path, tuple).config))
         if supervisor is not None:
             code = supervisor.run()
         else:
@@ -97,6 +100,8 @@ def status(config_path: str | None, *, control: str | None, as_json: bool) -> No
 
 def show(answer: dict[str, Any], out: Console) -> None:
     """Print the supervisor's answer to `status` for a person."""
+    from rich.table import Table  # noqa: PLC0415 - see above
+
     out.print(
         f"authmilter {_e(answer['version'])}, up {_span(answer['uptime_seconds'])}, configuration"
         f" {_e(answer['config'])}, policy {_e(answer['policy'])} (digest {_e(answer['digest'])})"
@@ -128,6 +133,8 @@ def show(answer: dict[str, Any], out: Console) -> None:
 
 
 def _show_counters(counters: dict[str, float], out: Console) -> None:
+    from rich.table import Table  # noqa: PLC0415 - see above
+
     families = _families(counters)
     total = families.pop("messages", {}).pop("", 0.0)
     out.print(f"\n{total:.0f} messages{_costs(families, total)}")
@@ -214,6 +221,8 @@ def _span(seconds: float) -> str:
 
 
 def _e(text: object) -> str:
+    from rich.markup import escape  # noqa: PLC0415 - see above
+
     return escape(str(text))
 
 
@@ -234,6 +243,10 @@ def reload_(config_path: str | None, *, control: str | None) -> None:
 
 def _control_path(config_path: str | None) -> str:
     """Return the control socket's path, also where the file is wrong: the service runs with an earlier one."""
+    from authmilter import documents  # noqa: PLC0415 - see above
+    from authmilter.config import load as config_load  # noqa: PLC0415 - see above
+    from authmilter.config.model import Config  # noqa: PLC0415 - see above
+
     try:
         return config_load.load(config_path).config.control.socket
     except ConfigError:

@@ -11,8 +11,7 @@ from pathlib import Path
 import click
 
 from authmilter import runtime
-from authmilter.cli.config import CONFIG_OPTION
-from authmilter.cli.output import ExitCode, fail, reports_errors, say_error
+from authmilter.cli.output import CONFIG_OPTION, ExitCode, fail, reports_errors, say_error
 from authmilter.config import load as config_load
 from authmilter.errors import DecodeError, InvalidName, KeyMaterialError
 from authmilter.mail import Origin, Session

@@ -16,9 +16,8 @@ from typing import BinaryIO
 import click
 
 from authmilter import engine, runtime
-from authmilter.cli.config import CONFIG_OPTION
 from authmilter.cli.given import MAX_MESSAGE, read_file, read_message, read_time
-from authmilter.cli.output import ExitCode, console, fail, reports_errors
+from authmilter.cli.output import CONFIG_OPTION, ExitCode, console, fail, reports_errors
 from authmilter.cli.shown import road, show
 from authmilter.config import load as config_load
 from authmilter.dns.servers import Server

@@ -2,6 +2,9 @@
 
 The one place that decides which file is read: `--config`, else `/etc/authmilter/authmilter.yaml`, else none
 (the defaults).
+
+It loads pydantic, so no process that stays (supervisor, worker) imports it: those have a `Loaded` from a child, as
+`config/checked.py` packs it.
 """
 
 from __future__ import annotations
@@ -9,7 +12,6 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -17,57 +19,20 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from authmilter import documents
+from authmilter.config.loaded import Loaded, read_text
 from authmilter.config.model import Config, GrpcConfig
-from authmilter.errors import Complaint, ConfigError, Span
+from authmilter.errors import Complaint, ConfigError
 from authmilter.milter.sockets import Family, ListenSpec
 
 __all__ = ["DEFAULT_PATH", "Loaded", "json_schema", "load", "parse", "read_text", "warnings"]
 
 DEFAULT_PATH = Path("/etc/authmilter/authmilter.yaml")
-_MAX_OCTETS = 1 << 20
 #: Mistakes that are listed.
 _MAX_COMPLAINTS = 100
 #: Characters of a wrong value or key that a complaint shows.
 _SHOWN = 60
 #: Names that a hint lists where none is near.
 _MAX_LISTED = 20
-
-
-def read_text(file: Path) -> str:
-    """Return the text of a UTF-8 file of at most 1 MiB; raise ConfigError in an administrator's words."""
-    try:
-        with file.open("rb") as source:
-            data = source.read(_MAX_OCTETS + 1)
-    except OSError as e:
-        raise _unreadable(file, f"cannot be read: {e.strerror}") from e
-    except ValueError as e:
-        raise _unreadable(Path(repr(str(file))), "cannot be read: this is no file name") from e
-    if len(data) > _MAX_OCTETS:
-        raise _unreadable(file, "is larger than 1 MiB")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as e:
-        before = data[: e.start].decode("utf-8")
-        line_start = before.rfind("\n") + 1
-        span = Span(file=str(file), line=before.count("\n") + 1, column=len(before) - line_start + 1)
-        raise ConfigError((Complaint(span=span, message="is not UTF-8 text"),)) from e
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
-    """A configuration and where it came from: `path` None means the defaults; relative paths start at `base`.
-
-    `read` reads the files that it names (policy, lists, zone); it raises ConfigError as `read_text` does.
-    """
-
-    config: Config
-    path: Path | None
-    base: Path
-    read: Callable[[Path], str] = read_text
-
-    def resolve(self, name: str) -> Path:
-        """Return the path that a setting names, relative to the configuration file."""
-        return self.base / name
 
 
 def load(path: str | Path | None = None, *, read: Callable[[Path], str] = read_text) -> Loaded:
@@ -84,10 +49,6 @@ def load(path: str | Path | None = None, *, read: Callable[[Path], str] = read_t
             return Loaded(config=Config(), path=None, base=Path.cwd(), read=read)
         raise
     return Loaded(config=parse(text, str(file)), path=file, base=file.resolve().parent, read=read)
-
-
-def _unreadable(file: Path, message: str) -> ConfigError:
-    return ConfigError((Complaint(span=Span(file=str(file)), message=message),))
 
 
 def parse(text: str, file: str) -> Config:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from authmilter.config.load import read_text
+from authmilter.config.loaded import read_text
 from authmilter.errors import Complaint, ConfigError, Span
 
 __all__ = ["reader", "recorder"]

@@ -20,18 +20,21 @@ from authmilter.names import Domain
 
 __all__ = ["is_public_suffix", "organizational_domain", "version"]
 
-_DATE = re.compile(r"^// VERSION: (\d{4}-\d\d-\d\d)", re.MULTILINE)
+_DATE = re.compile(rb"^// VERSION: (\d{4}-\d\d-\d\d)", re.MULTILINE)
 
 
 @lru_cache(maxsize=1)
 def _load() -> tuple[PublicSuffixList, str]:
-    data = resources.files("publicsuffixlist").joinpath("public_suffix_list.dat").read_text("utf-8")
-    # the date stands among the comments at the top
-    dated = _DATE.search(data, 0, 4096)
+    file = resources.files("publicsuffixlist").joinpath("public_suffix_list.dat")
+    with file.open("rb") as source:
+        # the date stands among the comments at the top
+        dated = _DATE.search(source.read(4096))
+    with file.open("rb") as source:
+        # Line by line: the whole text and a list of its lines would leave 3 MB of holes in the memory.
+        found = PublicSuffixList(source)
     package = metadata.version("publicsuffixlist")
-    return PublicSuffixList(
-        data
-    ), f"publicsuffixlist {package}, list of {dated[1] if dated else 'unknown date'}"
+    date = dated[1].decode("ascii") if dated else "unknown date"
+    return found, f"publicsuffixlist {package}, list of {date}"
 
 
 def version() -> str:

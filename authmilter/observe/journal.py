@@ -5,6 +5,8 @@ console form shows `repr`-like text.
 
 The line of a message is on every message's path, so it is put together as JSON piece by piece (`LogJournal._line`), each
 text through the encoder of the standard library. That is its one definition: the console form is read from it.
+
+structlog writes the console form, and is loaded for that form only: it loads rich and pygments, 4 MB in every service.
 """
 
 from __future__ import annotations
@@ -17,9 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _text
-from typing import Any, TextIO
-
-import structlog
+from typing import Protocol, TextIO, cast
 
 from authmilter.arc.result import ArcStatus
 from authmilter.mail import Mail
@@ -33,10 +33,26 @@ __all__ = ["Log", "LogJournal", "LogSettings", "make_log"]
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
+_to_json = json.JSONEncoder(ensure_ascii=True, default=str).encode
+
 #: The key of an event that is a line already.
 _MADE = "line_as_made"
 
-Log = structlog.typing.FilteringBoundLogger
+
+class Log(Protocol):
+    """Writes a line: an event in a few words, and what belongs to it, by name. May raise what the stream raises."""
+
+    def debug(self, event: str, **fields: object) -> object:
+        """Write what only a developer wants to know."""
+
+    def info(self, event: str, **fields: object) -> object:
+        """Write what happened."""
+
+    def warning(self, event: str, **fields: object) -> object:
+        """Write what an administrator should look at."""
+
+    def error(self, event: str, **fields: object) -> object:
+        """Write what failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,45 +64,61 @@ class LogSettings:
     redact_local_parts: bool = False
 
 
-class _Making:
-    """Makes a line of an event in these steps, but for a line that was made before."""
+class _JsonLog:
+    """A `Log` of lines in JSON, each written at once and flushed."""
 
-    __slots__ = ("_steps",)
+    def __init__(self, out: TextIO, least: int) -> None:
+        self._out = out
+        self._least = least
 
-    def __init__(self, *steps: structlog.typing.Processor) -> None:
-        self._steps = steps
+    def debug(self, event: str, **fields: object) -> None:
+        self._write("debug", event, fields)
 
-    def __call__(self, logger: Any, name: str, event: Any) -> Any:
-        """Return the line, without its end."""
-        line = event.get(_MADE)
-        if line is not None:
-            return line
-        for step in self._steps:
-            event = step(logger, name, event)
-        return event
+    def info(self, event: str, **fields: object) -> None:
+        self._write("info", event, fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        self._write("warning", event, fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        self._write("error", event, fields)
+
+    def _write(self, level: str, event: str, fields: dict[str, object]) -> None:
+        if _LEVELS[level] >= self._least:
+            # one call, so that lines of other threads and processes do not get between
+            self._out.write(_json_line(event, level, fields))
+            self._out.flush()
+
+
+def _json_line(event: str, level: str, fields: dict[str, object]) -> str:
+    """Return a line as it is written; adds to `fields`. One that was made before is returned as it is."""
+    made = fields.get(_MADE)
+    if made is not None:
+        return f"{made}\n"
+    fields["event"] = event
+    fields["level"] = level
+    fields["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    return _to_json(fields) + "\n"
 
 
 def make_log(settings: LogSettings, stream: TextIO | None = None) -> Log:
     """Return a logger that writes to `stream` (default: standard error, where service managers look)."""
     out = stream if stream is not None else sys.stderr
-    renderer: structlog.typing.Processor
     if settings.format == "json":
-        renderer = structlog.processors.JSONRenderer(ensure_ascii=True)
-    else:
-        renderer = structlog.dev.ConsoleRenderer(colors=out.isatty(), sort_keys=False)
-    logger: Log = structlog.wrap_logger(
+        return _JsonLog(out, _LEVELS[settings.level])
+    import structlog  # noqa: PLC0415 - only where people read the lines
+
+    logger = structlog.wrap_logger(
         structlog.WriteLogger(out),
         processors=[
-            _Making(
-                structlog.processors.add_log_level,
-                structlog.processors.TimeStamper(fmt="iso", utc=True),
-                renderer,
-            )
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.dev.ConsoleRenderer(colors=out.isatty(), sort_keys=False),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[settings.level]),
         cache_logger_on_first_use=True,
     )
-    return logger
+    return cast("Log", logger)
 
 
 class LogJournal:
@@ -124,7 +156,7 @@ class LogJournal:
             if not self._plain:
                 self._log.info("message", **json.loads(line + "}"))
                 return
-            # as structlog would write it; it is the hot path, and this a small part of its price
+            # as `_json_line` would write it; it is the hot path, and this a small part of its price
             arrived = datetime.now(UTC).isoformat().replace("+00:00", "Z")
             line = f'{line}, "event": "message", "level": "info", "timestamp": "{arrived}"}}'
             if self._lines is None:

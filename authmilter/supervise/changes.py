@@ -19,12 +19,10 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from authmilter import runtime, worker
-from authmilter.config import load as config_load
-from authmilter.config.model import Config
-from authmilter.config.texts import reader
+from authmilter.config.checked import checked
 from authmilter.errors import AuthMilterError
 from authmilter.grpc_places import GRPC_CONNECTIONS, publish
 from authmilter.observe.journal import make_log
@@ -38,6 +36,9 @@ from authmilter.supervise.settings import Generation, Role, Settings, same_proce
 from authmilter.supervise.sockets import Sockets
 from authmilter.supervise.state import State
 from authmilter.systemd import notify
+
+if TYPE_CHECKING:
+    from authmilter.config.model import Config
 
 __all__ = ["Asker", "Changes"]
 
@@ -217,7 +218,7 @@ class Changes:
             StartError: a new socket cannot be opened; everything stays as it was.
         """
         texts: dict[str, str] = answer["texts"]
-        loaded = config_load.load(answer["path"], read=reader(texts))
+        loaded = checked(texts)
         new = Settings(loaded, texts, answer["digest"])
         change.warnings = answer["warnings"]
         serving, config = self._state.serving, loaded.config

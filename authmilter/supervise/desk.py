@@ -9,14 +9,17 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from authmilter.config.model import Config
 from authmilter.control import Client, ControlServer
 from authmilter.errors import AuthMilterError
 from authmilter.milter.sockets import Family, ListenSpec, open_listener
 from authmilter.startup import Listener, close_listener, make_folder
 from authmilter.supervise.loop import Loop
 from authmilter.supervise.state import State
+
+if TYPE_CHECKING:
+    from authmilter.config.model import Config
 
 __all__ = ["Desk"]
 

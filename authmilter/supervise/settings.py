@@ -10,12 +10,15 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from authmilter.config.load import Loaded
-from authmilter.config.model import Config
+from authmilter.config.loaded import Loaded
 from authmilter.grpc_places import Place
 from authmilter.link import PIECE
 from authmilter.startup import Listener
+
+if TYPE_CHECKING:
+    from authmilter.config.model import Config
 
 __all__ = ["Generation", "Post", "Role", "Settings", "in_pieces", "same_processes"]
 

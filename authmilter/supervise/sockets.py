@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from authmilter.config.model import Config
 from authmilter.errors import AuthMilterError
 from authmilter.grpc_places import release, reserve
 from authmilter.startup import Listener, StartError, adapt, adopted, close_listener, listen
 from authmilter.supervise.settings import Generation
 from authmilter.systemd import passed_sockets
+
+if TYPE_CHECKING:
+    from authmilter.config.model import Config
 
 __all__ = ["Sockets"]
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import traceback
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from authmilter.config.model import Config
 from authmilter.observe.journal import Log
 from authmilter.supervise.settings import Generation
 from authmilter.text import printable
+
+if TYPE_CHECKING:
+    from authmilter.config.model import Config
 
 __all__ = ["State"]
 

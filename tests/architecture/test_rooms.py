@@ -201,7 +201,7 @@ ABILITIES = (
             ".write_text", ".write_bytes", ".unlink", ".mkdir", ".touch", ".rename", ".iterdir",
         ),
         {
-            "config/load.py": "the configuration file and what it names",
+            "config/loaded.py": "the configuration file and what it names",
             "rpc/certificates.py": "certificates and keys, again when they change",
             "cli/verify.py": "batches",
             "cli/given.py": "messages",

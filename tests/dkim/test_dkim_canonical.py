@@ -114,6 +114,18 @@ def test_only_blank_and_tab_are_white_space() -> None:
     assert canonical_field(b"A", b" \x0b b \x0c\n c\r", RELAXED) == b"a:\x0b b \x0c\n c\r"
 
 
+@pytest.mark.parametrize("longest", [1, 2, 3, 4, 7, 16, 60, 300])
+def test_every_run_of_blanks_becomes_one_blank_however_long_the_others_are(longest: int) -> None:
+    # Short runs are joined in another way than long ones, and each way has to do it all.
+    runs = [n for n in range(1, longest + 1) for _ in range(3)]
+    body = b"".join(b"x" + b" " * n for n in runs) + b"x\r\n"
+    wanted = b"x " * len(runs) + b"x\r\n"
+    need = BodyNeed(RELAXED)
+    hasher = BodyHasher(frozenset({need}))
+    hasher.update(body)
+    assert hasher.finish()[need] == BodyDigest(hashlib.sha256(wanted).digest(), len(wanted))
+
+
 # ----- linear, whatever it is given -----------------------------------------------------------------------------
 
 MEGABYTE = 1 << 20
