@@ -201,8 +201,15 @@ def _spf_helo_key(inquiry: Inquiry) -> Hashable | None:
 
 
 def _spf_key(inquiry: Inquiry) -> Hashable | None:
-    ip, path = inquiry.session.client_ip, inquiry.mail_from
-    return ("spf", ip.packed, path.domain.ascii) if ip is not None and isinstance(path, Address) else None
+    session, path = inquiry.session, inquiry.mail_from
+    ip = session.client_ip
+    if ip is None:
+        return None
+    if isinstance(path, Address):
+        return "spf", ip.packed, path.domain.ascii
+    if isinstance(path, NullPath) and isinstance(session.helo, Domain):
+        return "spf_null", ip.packed, session.helo.ascii  # RFC 7208 §2.4: postmaster@HELO
+    return None
 
 
 def _spf_recall(inquiry: Inquiry, kept: object) -> object:

@@ -95,6 +95,18 @@ def test_the_second_message_of_a_domain_is_recalled_with_its_own_local_part() ->
     assert other.status == "fail"
 
 
+def test_a_bounce_is_recalled_for_its_helo_and_never_taken_for_mail_of_that_domain() -> None:
+    built = a_runtime()
+    mail, recalled = _spf(built, "a@mail.good.example")
+    assert not recalled
+    first, recalled = _spf(built, "<>")
+    assert not recalled
+    assert (first.domain, first.local) == (Domain("mail.good.example"), "postmaster")
+    assert _spf(built, "<>") == (first, True)
+    assert _spf(built, "a@mail.good.example") == (mail, True)
+    assert not _spf(built, "<>", ip="203.0.113.66")[1]
+
+
 def test_every_field_of_a_recalled_result_but_the_local_part_is_that_of_before() -> None:
     whole = SpfResult(
         status=SpfStatus.FAIL,
