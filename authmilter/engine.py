@@ -12,10 +12,11 @@ method's `limit`. Whatever the bytes, `verdict` returns a Verdict within its dea
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TypeVar
+from functools import lru_cache
+from typing import ParamSpec, TypeVar
 
 from authmilter.arc import seal, sealing
 from authmilter.arc.seal import SealSettings
@@ -34,7 +35,7 @@ from authmilter.memory import ResultMemory, lifetime
 from authmilter.message import Message
 from authmilter.names import NullPath, Recipient, ReversePath
 from authmilter.origins import OriginRules, Relay
-from authmilter.pipeline import CONCLUDING, METHODS, CheckSettings, Inquiry, Method, Stage
+from authmilter.pipeline import CONCLUDING, METHODS, CheckSettings, Inquiry, Method, Schedule
 from authmilter.policy import decide
 from authmilter.policy.decide import OnError
 from authmilter.policy.rules import Mode, Policy
@@ -63,6 +64,11 @@ from authmilter.verdict import (
 __all__ = ["Budget", "Runtime", "Verification", "ask", "verify"]
 
 T = TypeVar("T")
+P = ParamSpec("P")
+
+_METHODS_SCHEDULE = Schedule.of(METHODS)
+_NO_NEEDS: frozenset[BodyNeed] = frozenset()
+_NO_BODY = BodyHasher(_NO_NEEDS).facts()
 
 #: How often one method may be run again with more answers: an SPF tree is at most 10 terms deep, each with a
 #: record, exchanges and addresses; a tree walk has 8 names. Anything beyond is a fault of ours.
@@ -105,70 +111,66 @@ class Runtime:
     memory: ResultMemory = field(default_factory=ResultMemory, compare=False)
     digest: str = ""
     policies: Mapping[str, Policy] = field(default_factory=dict)
+    #: `methods`, sorted
+    schedule: Schedule = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        schedule = _METHODS_SCHEDULE if self.methods is METHODS else Schedule.of(self.methods)
+        object.__setattr__(self, "schedule", schedule)
 
 
 class _Run:
-    """One method at work on one message: its share of the DNS, and its result once there is one."""
+    """One method at work on one message: its share of the DNS, and its result once there is one.
+
+    `started` is when its input was there. What the memory has whole needs no run (`Verification._start`).
+    """
 
     __slots__ = (
-        "bug", "early", "finished", "inquiry", "key", "lookup", "method", "recalled", "result", "runtime", "started",
-        "task",
+        "bug", "concluding", "early", "finished", "inquiry", "key", "lookup", "method", "recalled", "result", "runtime",
+        "started", "task",
     )  # fmt: skip
 
-    def __init__(self, method: Method, inquiry: Inquiry, runtime: Runtime) -> None:
+    def __init__(self, method: Method, inquiry: Inquiry, runtime: Runtime, started: float) -> None:
         self.method = method
         self.inquiry = inquiry
         self.runtime = runtime
-        self.lookup = BudgetLookup(runtime.resolver, questions=method.questions, hints=method.hints)
+        self.started = started
+        # made where there is something to ask
+        self.lookup: BudgetLookup | None = None
         self.key: Hashable | None = None
         self.recalled = False
         self.early: object = None
         self.result: object = None
         self.task: asyncio.Task[None] | None = None
         self.bug = False
-        self.started = monotonic()
+        # False: `early` is at work or has ended, True: `conclude`
+        self.concluding = False
         self.finished = 0.0
 
-    def start(self) -> None:
-        """Run the method as far as the answers at hand allow; what is missing is fetched in the background."""
-        if not self._recall(self.method.key):
-            missing = self._attempt(self.method.early)
-            if missing is not None:
-                self.task = asyncio.get_running_loop().create_task(self._settle(self.method.early, missing))
+    def start(self, key: Hashable | None, kept: object) -> None:
+        """Run the method as far as the answers at hand allow; what is missing is fetched in the background.
+
+        Args:
+            key: under which the result of `early` may be kept.
+            kept: what the memory has under it, or None.
+        """
+        self.key = key
+        if kept is not None:
+            self._take(kept)
+        else:
+            self._go()
+
+    def conclude(self) -> bool:
+        """Make the result if no answer has to be waited for; False: `finish` has to be awaited."""
+        return self.task is None and self._end()
 
     async def finish(self, deadline: Deadline) -> None:
         """Make the result, waiting for answers until `deadline`; what then has none is over this method's limit."""
-        if self.task is not None:
+        if not self.concluding:
             await self._wait(deadline)
-        if not self.finished:
-            self._cut(self.method.early)
-        conclude = self.method.conclude
-        if conclude is None or self.bug:
-            return
-        self.early = self.result
-        self.finished = 0.0
-        if self._recall(self.method.final_key):
-            return
-        missing = self._attempt(self._conclude)
-        if missing is not None:
-            self.task = asyncio.get_running_loop().create_task(self._settle(self._conclude, missing))
-            await self._wait(deadline)
-            if not self.finished:
-                self._cut(self._conclude)
-
-    def _conclude(self, inquiry: Inquiry, lookup: BudgetLookup) -> object:
-        assert self.method.conclude is not None  # finish looked
-        return self.method.conclude(inquiry, self.early, lookup)
-
-    def _recall(self, key: Callable[[Inquiry], Hashable | None]) -> bool:
-        """Take the result from the memory if it is there."""
-        self.key = key(self.inquiry)
-        kept = self.runtime.memory.get(self.key) if self.key is not None else None
-        self.recalled = kept is not None
-        if self.recalled:
-            self.result = self.method.recall(self.inquiry, kept)
-            self.finished = monotonic()
-        return self.recalled
+            if self._end():
+                return
+        await self._wait(deadline)
 
     def cancel(self) -> None:
         """Stop; shared queries go on for whoever else waits for them."""
@@ -178,40 +180,87 @@ class _Run:
     def step(self) -> Step:
         """Return this method's line of the trace."""
         elapsed = (self.finished or monotonic()) - self.started
+        lookup = self.lookup
         return Step(
             method=self.method.name,
-            elapsed_ms=round(elapsed * 1000.0, 3),
-            questions=self.lookup.asked,
-            remembered=self.lookup.remembered,
+            elapsed_ms=_micros(elapsed) / 1000,
+            questions=lookup.asked if lookup is not None else 0,
+            remembered=lookup.remembered if lookup is not None else 0,
             bug=self.bug,
-            limited=self.lookup.limited,
+            limited=lookup is not None and lookup.limited,
             recalled=self.recalled,
         )
 
+    def _end(self) -> bool:
+        """Go on from what `early` found to the result. False: answers are missing, and are being fetched."""
+        method = self.method
+        if method.conclude is None or self.bug:
+            return True
+        self.concluding = True
+        self.early = self.result
+        self.finished = 0.0
+        self.recalled = False
+        key = self.key = method.final_key(self.inquiry) if method.final_key is not None else None
+        if key is not None:
+            kept = self.runtime.memory.get(key)
+            if kept is not None:
+                self._take(kept)
+                return True
+        return self._go()
+
+    def _take(self, kept: object) -> None:
+        """Have what the memory had."""
+        recall = self.method.recall
+        self.recalled = True
+        self.result = recall(self.inquiry, kept) if recall is not None else kept
+        self.finished = monotonic()
+
+    def _go(self) -> bool:
+        """Run what is due as far as the answers at hand allow. False: the rest is done in the background."""
+        missing = self._attempt()
+        if missing is None:
+            return True
+        self.task = asyncio.get_running_loop().create_task(self._settle(missing))
+        return False
+
     async def _wait(self, deadline: Deadline) -> None:
+        """Wait for what runs in the background; what is not done by `deadline` is done with the answers there are."""
         task = self.task
         if task is not None and not task.done():
             await asyncio.wait((task,), timeout=deadline.remaining)
             if not task.done():
                 task.cancel()
+        if not self.finished:
+            self._cut()
 
-    def _cut(self, check: Callable[[Inquiry, BudgetLookup], object]) -> None:
-        self.lookup.close()
-        if self._attempt(check) is not None:  # a closed lookup never misses an answer
+    def _cut(self) -> None:
+        if self.lookup is not None:
+            self.lookup.close()
+        if self._attempt() is not None:  # a closed lookup never misses an answer
             self.fail(RuntimeError(f"{self.method.name} still misses answers from a closed lookup"))
 
-    def _attempt(self, check: Callable[[Inquiry, BudgetLookup], object]) -> Missing | None:
+    def _attempt(self) -> Missing | None:
+        """Run `early`, or `conclude`, once; return what it misses. None: it has ended, well or not."""
+        method, runtime = self.method, self.runtime
+        lookup = self.lookup
+        if lookup is None:
+            lookup = self.lookup = BudgetLookup(
+                runtime.resolver, questions=method.questions, hints=method.hints
+            )
         self.finished = 0.0
         try:
-            self.result = check(self.inquiry, self.lookup)
+            if self.concluding and method.conclude is not None:
+                self.result = method.conclude(self.inquiry, self.early, lookup)
+            else:
+                self.result = method.early(self.inquiry, lookup)
         except Missing as missing:
             return missing
         except Exception as e:  # noqa: BLE001 - the guard of ARCHITECTURE.md, Faults: a bug is a status of its own
             self.fail(e)
             return None
         self.finished = monotonic()
-        if self.key is not None and not self.lookup.limited:
-            self.runtime.memory.put(self.key, self.result, lifetime(self.lookup.exchanged))
+        if self.key is not None and not lookup.limited:
+            runtime.memory.put(self.key, self.result, lifetime(lookup.exchanged))
         return None
 
     def fail(self, error: Exception) -> None:
@@ -221,7 +270,9 @@ class _Run:
         self.finished = monotonic()
         self.runtime.journal.bug(f"method:{self.method.name}", error)
 
-    async def _settle(self, check: Callable[[Inquiry, BudgetLookup], object], missing: Missing) -> None:
+    async def _settle(self, missing: Missing) -> None:
+        lookup = self.lookup
+        assert lookup is not None  # _attempt made it
         for _ in range(_MAX_ROUNDS):
             questions = missing.questions
             try:
@@ -230,12 +281,12 @@ class _Run:
                 self.fail(e)
                 return
             for question, answer in zip(questions, answers, strict=True):
-                self.lookup.give(question, answer)
-            again = self._attempt(check)
+                lookup.give(question, answer)
+            again = self._attempt()
             if again is None:
                 return
             missing = again
-        self._cut(check)
+        self._cut()
 
     async def _fetch(self, questions: tuple[Question, ...]) -> list[Answer]:
         resolver = self.runtime.resolver
@@ -243,6 +294,17 @@ class _Run:
         if len(questions) == 1:
             return [await resolver.fetch(questions[0], deadline)]
         return list(await asyncio.gather(*(resolver.fetch(q, deadline) for q in questions)))
+
+
+def _micros(seconds: float) -> int:
+    """Return whole microseconds: a thousandth of them is `round(milliseconds, 3)` at a quarter of its price."""
+    return int(seconds * 1e6 + 0.5)
+
+
+@lru_cache(maxsize=1024)
+def _recalled(method: str, micros: int) -> Step:
+    """Return the line of the trace of a result that was recalled whole; most take the same few microseconds."""
+    return Step(method=method, elapsed_ms=micros / 1000, recalled=True)
 
 
 class Verification:
@@ -292,8 +354,9 @@ class Verification:
         self._mail_id = mail_id or runtime.new_id()
         self._origin, self._origin_because, self._relay = runtime.origins.decide(session)
         self._inquiry = Inquiry(runtime.checks, session, received_at or runtime.now())
-        self._checked = self._origin in {Origin.INTERNET, Origin.TRUSTED_RELAY}
-        self._runs: dict[str, _Run] = {}
+        self._checked = self._origin is Origin.INTERNET or self._origin is Origin.TRUSTED_RELAY
+        # by method, in the order they began; a result that was recalled whole has left its line of the trace only
+        self._runs: dict[str, _Run | Step] = {}
         self._recipients: list[Recipient] = []
         self._options: tuple[str, ...] = ()
         self._queue_id = ""
@@ -318,7 +381,7 @@ class Verification:
         self._inquiry.mail_from = mail_from
         self._options = options
         if self._checked and self._relay is None:
-            self._start(Stage.MAIL)
+            self._start(self._runtime.schedule.at_mail)
 
     def recipient(self, rcpt: Recipient) -> None:
         """Take one RCPT."""
@@ -331,7 +394,7 @@ class Verification:
         if runtime.signing is not None:
             self._plan_signing(runtime.signing, message)
         planned = self._signing if isinstance(self._signing, SigningPlan) else None
-        signing_needs = sign.body_needs(planned) if planned is not None else frozenset()
+        signing_needs = sign.body_needs(planned) if planned is not None else _NO_NEEDS
         if runtime.sealing is not None and seal.wanted(runtime.sealing, self._origin, self._recipients):
             signing_needs |= {seal.NEED}
         if not self._checked:
@@ -340,10 +403,12 @@ class Verification:
         if self._relay is not None:
             self._through_relay(self._relay, message)
         needs = signing_needs
-        for method in runtime.methods:
-            needs |= self._prepare(method)
+        for method in runtime.schedule.preparing:
+            more = self._prepare(method)
+            if more:
+                needs = needs | more if needs else more
         self._body = BodyHasher(needs, watch=planned is not None)
-        self._start(Stage.HEADERS)
+        self._start(runtime.schedule.at_headers)
         # Wanted without any signature too: rules ask for its size and for bare CR and LF in it.
         return True
 
@@ -360,7 +425,8 @@ class Verification:
     def cancel(self) -> None:
         """Stop all work: the message will not be finished. Harmless at any time, any number of times."""
         for run in self._runs.values():
-            run.cancel()
+            if isinstance(run, _Run):
+                run.cancel()
 
     async def verdict(self, deadline: Deadline | None = None) -> Verdict:
         """Return the verdict, within the message's budget or `deadline`, whichever is earlier. Total.
@@ -373,19 +439,23 @@ class Verification:
         if deadline is not None and deadline.at < whole.at:
             whole = deadline
         try:
-            evidence = await self._evidence(whole)
+            self._end_body()
+            order = iter(CONCLUDING)
+            while (waiting := self._conclude(order)) is not None:
+                method = waiting.method
+                await waiting.finish(
+                    whole if method.whole_budget else Deadline(min(whole.at, ended + budget.checks))
+                )
+                setattr(self._inquiry, method.name, waiting.result)
+            evidence = self._evidence()
             mail = self._finish()
-            judged = self._guarded(
-                "policy", lambda: decide.judge(mail, evidence, runtime.policy, runtime.on_error)
-            )
+            judged = self._guarded("policy", decide.judge, mail, evidence, runtime.policy, runtime.on_error)
             decision = (
                 judged
                 if judged is not None
                 else decide.on_error_decision(runtime.policy, runtime.on_error, "policy", mail)
             )
-            plan = self._guarded(
-                "headers", lambda: header_edits.plan(mail, evidence, decision, runtime.headers)
-            )
+            plan = self._guarded("headers", header_edits.plan, mail, evidence, decision, runtime.headers)
         finally:
             self.cancel()
         if plan is None:
@@ -409,8 +479,8 @@ class Verification:
             authentication_results=plan.authentication_results,
             signing=signing,
             sealing=sealed,
-            trace=tuple(run.step() for run in self._runs.values()),
-            elapsed_ms=round((monotonic() - ended) * 1000.0, 3),
+            trace=tuple([run if isinstance(run, Step) else run.step() for run in self._runs.values()]),
+            elapsed_ms=_micros(monotonic() - ended) / 1000,
         )
         runtime.journal.record(mail, verdict, queue_id=self._queue_id, listener=self._listener)
         return verdict
@@ -418,17 +488,45 @@ class Verification:
     def _prepare(self, method: Method) -> frozenset[BodyNeed]:
         """Let a method read the header block. One that fails is broken, as if it had failed at work."""
         try:
-            return method.prepare(self._inquiry)
+            return method.prepare(self._inquiry) if method.prepare is not None else _NO_NEEDS
         except Exception as e:  # noqa: BLE001 - the guard of ARCHITECTURE.md, Faults
-            run = self._runs[method.name] = _Run(method, self._inquiry, self._runtime)
+            run = self._runs[method.name] = _Run(method, self._inquiry, self._runtime, monotonic())
             run.fail(e)
-            return frozenset()
+            return _NO_NEEDS
 
-    def _start(self, stage: Stage) -> None:
-        for method in self._runtime.methods:
-            if method.stage is stage and method.name not in self._runs and method.applies(self._inquiry):
-                run = self._runs[method.name] = _Run(method, self._inquiry, self._runtime)
-                run.start()
+    def _start(self, methods: tuple[Method, ...]) -> None:
+        """Start those that apply, except for what is broken already. What the memory has whole is a result at once."""
+        runs, inquiry, runtime = self._runs, self._inquiry, self._runtime
+        memory = runtime.memory
+        began = monotonic()
+        for method in methods:
+            name = method.name
+            applies = method.applies
+            if name in runs or (applies is not None and not applies(inquiry)):
+                continue
+            key = method.key(inquiry) if method.key is not None else None
+            kept = memory.get(key) if key is not None else None
+            if kept is not None and method.conclude is None:
+                recall = method.recall
+                setattr(inquiry, name, recall(inquiry, kept) if recall is not None else kept)
+                now = monotonic()
+                runs[name] = _recalled(name, _micros(now - began))
+            else:
+                run = runs[name] = _Run(method, inquiry, runtime, began)
+                run.start(key, kept)
+                now = monotonic()
+            began = now
+
+    def _conclude(self, order: Iterator[str]) -> _Run | None:
+        """Make the results that are next in `order`, until one has to be waited for, and return that one's run."""
+        runs, inquiry = self._runs, self._inquiry
+        for name in order:
+            run = runs.get(name)
+            if isinstance(run, _Run):
+                if not run.conclude():
+                    return run
+                setattr(inquiry, name, run.result)
+        return None
 
     def _through_relay(self, relay: Relay, message: Message) -> None:
         received = message.fields("received")
@@ -442,20 +540,15 @@ class Verification:
             self._session = replace(self._session, client_ip=client.ip, helo=client.helo)
             self._origin_because += "; client taken from its Received field"
         self._inquiry.session = self._session
-        self._start(Stage.MAIL)
+        self._start(self._runtime.schedule.at_mail)
 
-    async def _evidence(self, whole: Deadline) -> Evidence:
-        runs, inquiry = self._runs, self._inquiry
-        if not runs:
-            return Evidence()
-        checks = whole.or_after(self._runtime.budget.checks)
-        if self._body is not None and self._body_whole:
-            inquiry.digests = self._guarded("body", self._body_digests)
-        for name in CONCLUDING:
-            run = runs.get(name)
-            if run is not None:
-                await run.finish(whole if run.method.whole_budget else checks)
-                setattr(inquiry, name, run.result)
+    def _end_body(self) -> None:
+        """Hash what is left of the body, where a method may ask for it."""
+        if self._runs and self._body is not None and self._body_whole:
+            self._inquiry.digests = self._guarded("body", self._body_digests)
+
+    def _evidence(self) -> Evidence:
+        inquiry = self._inquiry
         return Evidence(
             iprev=inquiry.iprev,
             spf_helo=inquiry.spf_helo,
@@ -469,7 +562,7 @@ class Verification:
     def _plan_signing(self, settings: SigningSettings, message: Message) -> None:
         """Decide whether the mail is signed; the body is hashed for it as it arrives."""
         session, origin = self._session, self._origin
-        self._signing = self._guarded("signing", lambda: sign_plan_for(session, origin, message, settings))
+        self._signing = self._guarded("signing", sign_plan_for, session, origin, message, settings)
         if self._signing is None:
             self._signing = NotSigned(NotSignedReason.INTERNAL, "signing: it failed inside authmilter")
 
@@ -493,7 +586,7 @@ class Verification:
             )
         action = settled.action
         if isinstance(outcome, SigningPlan) and action is Action.SIGN:
-            values = self._guarded("signing", lambda: self._signatures(outcome))
+            values = self._guarded("signing", self._signatures, outcome)
             if values is not None:
                 names = tuple(f"{e.domain.ascii}/{e.selector}" for e in outcome.entries)
                 return decision, _with_signatures(plan, values), replace(told, signed=names)
@@ -525,15 +618,14 @@ class Verification:
         inquiry = self._inquiry
         done = self._guarded(
             "sealing",
-            lambda: sealing.finish(
-                mail,
-                plan,
-                settings,
-                arc=inquiry.arc,
-                limits=inquiry.settings.arc,
-                digests=lambda: self._body_digests() if self._body is not None and self._body_whole else None,
-                now=self._runtime.now(),
-            ),
+            sealing.finish,
+            mail,
+            plan,
+            settings,
+            arc=inquiry.arc,
+            limits=inquiry.settings.arc,
+            digests=lambda: self._body_digests() if self._body is not None and self._body_whole else None,
+            now=self._runtime.now(),
         )
         if done is None:
             return decision, plan, Sealing(mode="", reason=seal.NotSealedReason.INTERNAL.value)
@@ -564,7 +656,7 @@ class Verification:
 
     def _finish(self) -> Mail:
         inquiry = self._inquiry
-        facts = self._body.facts() if self._body is not None else BodyHasher(frozenset()).facts()
+        facts = self._body.facts() if self._body is not None else _NO_BODY
         self.mail = Mail(
             id=self._mail_id,
             session=self._session,
@@ -579,9 +671,9 @@ class Verification:
         )
         return self.mail
 
-    def _guarded(self, where: str, work: Callable[[], T]) -> T | None:
+    def _guarded(self, where: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         try:
-            return work()
+            return work(*args, **kwargs)
         except Exception as e:  # noqa: BLE001 - the guard of ARCHITECTURE.md, Faults
             self._runtime.journal.bug(where, e)
             return None
@@ -598,13 +690,15 @@ def _with_signatures(plan: Plan, values: tuple[bytes, ...]) -> Plan:
 
 async def ask(method: Method, inquiry: Inquiry, runtime: Runtime, deadline: Deadline) -> tuple[object, int]:
     """Run one method alone and return its result and how many DNS questions it asked. Total, as a verdict is."""
-    run = _Run(method, inquiry, runtime)
+    run = _Run(method, inquiry, runtime, monotonic())
+    key = method.key(inquiry) if method.key is not None else None
     try:
-        run.start()
-        await run.finish(deadline.or_after(runtime.budget.message))
+        run.start(key, runtime.memory.get(key) if key is not None else None)
+        if not run.conclude():
+            await run.finish(deadline.or_after(runtime.budget.message))
     finally:
         run.cancel()
-    return run.result, run.lookup.asked
+    return run.result, run.lookup.asked if run.lookup is not None else 0
 
 
 async def verify(

@@ -25,6 +25,7 @@ __all__ = [
     "HIDDEN_FROM_IN_VALUE",
     "LABEL",
     "MIME_TOKEN",
+    "PLAIN_PATH",
     "QUOTED_LOCAL",
     "QUOTED_PAIR",
     "SIMPLE_FROM",
@@ -58,6 +59,10 @@ QUOTED_LOCAL = re.compile(rf'"((?:[ !#-\[\]-~{_UTF8}]++|\\[ -~])*+)"')
 
 # RFC 5322 §3.2.1   quoted-pair = ("\" (VCHAR / WSP)) (+ UTF8, RFC 6532 §3.2)
 QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
+
+# RFC 5321 §4.1.2   Path = "<" Dot-string "@" Domain ">"
+# Narrower: printable US-ASCII, one pair of angle brackets, no source route, Quoted-string or address literal.
+PLAIN_PATH = re.compile(rf"<([{_ASCII_ATEXT}]++(?:\.[{_ASCII_ATEXT}]++)*+)@([A-Za-z0-9._-]++)>")
 
 # RFC 5321 §4.1.2   A-d-l = At-domain *( "," At-domain ) ; At-domain = "@" Domain
 SOURCE_ROUTE = re.compile(r"@[A-Za-z0-9._-]++(?:,@[A-Za-z0-9._-]++)*+")

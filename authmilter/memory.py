@@ -64,7 +64,8 @@ class ResultMemory:
 
     def get(self, key: Hashable) -> object | None:
         """Return the result kept under `key`, or None."""
-        held = self._kept.get(key)
+        kept = self._kept
+        held = kept.get(key)
         if held is None:
             self._misses += 1
             return None
@@ -72,7 +73,7 @@ class ResultMemory:
             self._forget(key)
             self._misses += 1
             return None
-        self._kept.move_to_end(key)
+        kept.move_to_end(key)
         self._hits += 1
         return held.result
 

@@ -45,6 +45,10 @@ MAX_PATH = 1024
 #: RFC 1035 §2.3.4 allows 253 characters (255 octets on the wire); U-labels may be longer than their A-labels.
 MAX_DOMAIN_TEXT = 1024
 
+#: Names and addresses come again and again, and are parsed once. What is remembered is bounded in texts and in the
+#: characters of each, so that no stranger fills our memory with long ones; a longer text is parsed every time.
+_MAX_KEPT_TEXT = 255
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Domain:
@@ -61,13 +65,13 @@ class Domain:
                 outside letters, digits, hyphen and underscore, an all-digit last label (it would be read
                 as an address, RFC 3696 §2), or U-labels that IDNA 2008 (RFC 5891) refuses.
         """
-        return _parse_domain(text)
+        return _parse_domain(text) if len(text) <= _MAX_KEPT_TEXT else _read_domain(text)
 
     @classmethod
     def maybe(cls, text: str) -> Domain | None:
         """Like `parse`, with None instead of an exception."""
         try:
-            return _parse_domain(text)
+            return cls.parse(text)
         except InvalidName:
             return None
 
@@ -95,12 +99,15 @@ class Domain:
         """True if this is `other` or one of its subdomains."""
         return self.ascii == other.ascii or self.ascii.endswith("." + other.ascii)
 
+    def __hash__(self) -> int:
+        # The text keeps its own hash: half the price of the tuple that the dataclass would make.
+        return hash(self.ascii)
+
     def __str__(self) -> str:
         return self.ascii
 
 
-@lru_cache(maxsize=8192)
-def _parse_domain(text: str) -> Domain:
+def _read_domain(text: str) -> Domain:
     if len(text) > MAX_DOMAIN_TEXT:
         raise InvalidName("domain name is far too long")
     name = text.removesuffix(".")
@@ -121,6 +128,9 @@ def _parse_domain(text: str) -> Domain:
     if labels[-1].isdigit():
         raise InvalidName("the last label is all digits")
     return Domain(name)
+
+
+_parse_domain = lru_cache(maxsize=8192)(_read_domain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +221,10 @@ def parse_ip(text: str) -> IPAddress | None:
     An IPv6 address may carry the tag `IPv6:` (any case), as an MTA or an address literal writes it. An address with
     a scope (`fe80::1%eth0`) means something only to the host it is on and is none here. Total.
     """
+    return _parse_ip(text) if len(text) <= _MAX_KEPT_TEXT else _read_ip(text)
+
+
+def _read_ip(text: str) -> IPAddress | None:
     tagged = text[:5].lower() == "ipv6:"
     try:
         ip = ipaddress.ip_address(text[5:] if tagged else text)
@@ -221,6 +235,9 @@ def parse_ip(text: str) -> IPAddress | None:
     if ip.scope_id is not None:
         return None
     return ip.ipv4_mapped or ip
+
+
+_parse_ip = lru_cache(maxsize=4096)(_read_ip)
 
 
 def _parse_literal(text: str) -> IPAddress | None:
@@ -261,9 +278,15 @@ def _split_local(text: str) -> tuple[str, str]:
     return local, rest
 
 
-def _parse_path(raw: str) -> Address | LocalPart | AddressLiteral | Malformed:
+def _read_path(raw: str) -> Address | LocalPart | AddressLiteral | Malformed:
     if len(raw) > MAX_PATH:
         return _malformed(raw, "path is too long")
+    plain = grammar.PLAIN_PATH.fullmatch(raw)
+    if plain is not None:
+        # Nearly all mail. What it matches has its parts where the steps below would find them.
+        domain = Domain.maybe(plain[2])
+        if domain is not None:
+            return Address(plain[1], domain)
     text = raw
     if text.startswith("<") or text.endswith(">"):
         if not (text.startswith("<") and text.endswith(">")):
@@ -288,8 +311,14 @@ def _parse_path(raw: str) -> Address | LocalPart | AddressLiteral | Malformed:
     return AddressLiteral(local, ip) if ip is not None else _malformed(raw, "ill-formed address literal")
 
 
+_parse_path = lru_cache(maxsize=4096)(_read_path)
+
+
 def _malformed(raw: str, why: str) -> Malformed:
     return Malformed(raw[:MAX_PATH], why)
+
+
+_NULL_PATH = NullPath()
 
 
 def parse_reverse_path(raw: str) -> ReversePath:
@@ -299,19 +328,23 @@ def parse_reverse_path(raw: str) -> ReversePath:
     part or an address literal is `Malformed`, never the null path. Total.
     """
     if raw in {"", "<>"}:
-        return NullPath()
-    return _parse_path(raw)
+        return _NULL_PATH
+    return _parse_path(raw) if len(raw) <= _MAX_KEPT_TEXT else _read_path(raw)
 
 
 def parse_recipient(raw: str) -> Recipient:
     """Read a RCPT TO argument, with or without its angle brackets. Total."""
     if raw in {"", "<>"}:
         return _malformed(raw, "empty recipient")
-    return _parse_path(raw)
+    return _parse_path(raw) if len(raw) <= _MAX_KEPT_TEXT else _read_path(raw)
 
 
 def parse_helo(raw: str) -> Helo:
     """Read a HELO/EHLO argument (RFC 5321 §4.1.1.1): a domain, an address literal, or `Malformed`. Total."""
+    return _parse_helo(raw) if len(raw) <= _MAX_KEPT_TEXT else _read_helo(raw)
+
+
+def _read_helo(raw: str) -> Helo:
     if raw.startswith("[") and raw.endswith("]"):
         ip = _parse_literal(raw)
         return AddressLiteral("", ip) if ip is not None else _malformed(raw, "ill-formed address literal")
@@ -319,3 +352,6 @@ def parse_helo(raw: str) -> Helo:
         return Domain.parse(raw)
     except InvalidName as e:
         return _malformed(raw, str(e))
+
+
+_parse_helo = lru_cache(maxsize=4096)(_read_helo)

@@ -8,10 +8,10 @@ lie inside `internal.networks`: the more particular line has to win.
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from authmilter.mail import Origin, Session
-from authmilter.names import Domain, IPAddress
+from authmilter.names import Domain
 
 __all__ = ["Hop", "Network", "OriginRules", "Relay"]
 
@@ -34,6 +34,32 @@ class Relay:
     received_by: tuple[Domain, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One network, as the `number` of its first address and its `mask`, and what it decides."""
+
+    version: int
+    number: int
+    mask: int
+    origin: Origin
+    because: str
+    daemon_names: tuple[str, ...] = ()
+    relay: Relay | None = None
+
+    @classmethod
+    def of(
+        cls,
+        network: Network,
+        origin: Origin,
+        line: str,
+        *,
+        daemon_names: tuple[str, ...] = (),
+        relay: Relay | None = None,
+    ) -> _Line:
+        number, mask = int(network.network_address), int(network.netmask)
+        return cls(network.version, number, mask, origin, f"{line}: {network}", daemon_names, relay)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OriginRules:
     """The administrator's answer to `where does this come from`."""
@@ -43,6 +69,22 @@ class OriginRules:
     daemon_names: tuple[str, ...] = ()
     hops: tuple[Hop, ...] = ()
     relays: tuple[Relay, ...] = ()
+    # The lines about client addresses, in order, with their networks as numbers: they are gone through for every message.
+    _lines: tuple[_Line, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        lines = [
+            _Line.of(network, Origin.TRUSTED_HOP, f"trusted_hops[{n}]", daemon_names=hop.daemon_names)
+            for n, hop in enumerate(self.hops)
+            for network in hop.networks
+        ]
+        lines += [
+            _Line.of(network, Origin.TRUSTED_RELAY, f"trusted_relays[{n}]", relay=relay)
+            for n, relay in enumerate(self.relays)
+            for network in relay.networks
+        ]
+        lines += [_Line.of(network, Origin.INTERNAL, "internal.networks") for network in self.internal]
+        object.__setattr__(self, "_lines", tuple(lines))
 
     def decide(self, session: Session) -> tuple[Origin, str, Relay | None]:
         """Return the origin, the line that decided (for people and logs), and the relay where it is one."""
@@ -51,23 +93,13 @@ class OriginRules:
         if session.daemon_name and session.daemon_name in self.daemon_names:
             return Origin.SUBMISSION, f"submission.daemon_names: {session.daemon_name}", None
         ip = session.client_ip
-        if ip is not None:
-            for n, hop in enumerate(self.hops):
-                net = _match(ip, hop.networks)
-                if net is not None and (not hop.daemon_names or session.daemon_name in hop.daemon_names):
-                    return Origin.TRUSTED_HOP, f"trusted_hops[{n}]: {net}", None
-            for n, relay in enumerate(self.relays):
-                net = _match(ip, relay.networks)
-                if net is not None:
-                    return Origin.TRUSTED_RELAY, f"trusted_relays[{n}]: {net}", relay
-            net = _match(ip, self.internal)
-            if net is not None:
-                return Origin.INTERNAL, f"internal.networks: {net}", None
+        if ip is not None and self._lines:
+            number, version = int(ip), ip.version
+            for line in self._lines:
+                if (
+                    number & line.mask == line.number
+                    and version == line.version
+                    and (not line.daemon_names or session.daemon_name in line.daemon_names)
+                ):
+                    return line.origin, line.because, line.relay
         return Origin.INTERNET, "no other line fits", None
-
-
-def _match(ip: IPAddress, networks: tuple[Network, ...]) -> Network | None:
-    for network in networks:
-        if ip.version == network.version and ip in network:
-            return network
-    return None

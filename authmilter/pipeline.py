@@ -11,7 +11,7 @@ Shares are each method's own (ARCHITECTURE.md, Budgets): no method can spend DMA
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum
 from typing import cast
@@ -47,7 +47,7 @@ from authmilter.spf import check as spf_check
 from authmilter.spf.check import SpfLimits
 from authmilter.spf.result import SpfIdentity, SpfProblem, SpfResult, SpfStatus
 
-__all__ = ["CONCLUDING", "METHODS", "CheckSettings", "Inquiry", "Method", "Stage"]
+__all__ = ["CONCLUDING", "METHODS", "CheckSettings", "Inquiry", "Method", "Schedule", "Stage"]
 
 
 class Stage(IntEnum):
@@ -74,6 +74,12 @@ class CheckSettings:
     receiver: str = "unknown"
 
 
+#: What every inquiry begins with: values, which all may share.
+_NO_PATH = NullPath()
+_NO_MESSAGE = Message()
+_NO_CHAIN = Chain()
+
+
 @dataclass(slots=True)
 class Inquiry:
     """What is known of one message so far. The engine fills it in; methods only read it, but for `prepare`.
@@ -85,10 +91,10 @@ class Inquiry:
     settings: CheckSettings
     session: Session
     received_at: datetime
-    mail_from: ReversePath = field(default_factory=NullPath)
-    message: Message = field(default_factory=Message)
+    mail_from: ReversePath = _NO_PATH
+    message: Message = _NO_MESSAGE
     signatures: tuple[Signature, ...] = ()
-    chain: Chain = field(default_factory=Chain)
+    chain: Chain = _NO_CHAIN
     spf_candidate: Domain | None = None
     digests: BodyDigests | None = None
     iprev: IprevResult | None = None
@@ -98,22 +104,6 @@ class Inquiry:
     arc: ArcResult | None = None
     dmarc: DmarcResult | None = None
     bimi: BimiResult | None = None
-
-
-def _always(inquiry: Inquiry) -> bool:  # noqa: ARG001 - the row's shape
-    return True
-
-
-def _nothing_to_read(inquiry: Inquiry) -> frozenset[BodyNeed]:  # noqa: ARG001 - the row's shape
-    return frozenset()
-
-
-def _no_key(inquiry: Inquiry) -> Hashable | None:  # noqa: ARG001 - the row's shape
-    return None
-
-
-def _as_kept(inquiry: Inquiry, kept: object) -> object:  # noqa: ARG001 - the row's shape
-    return kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,12 +116,14 @@ class Method:
         questions: how many DNS questions it may ask.
         hints: how many more it may name ahead.
         broken: the result it has when it fails in a way nobody foresaw.
-        applies: False where the method is not asked at all; looked at when the stage is reached.
-        prepare: reads the header block, notes what it found in the inquiry, and returns the body hashes it needs.
+        applies: False where the method is not asked at all; looked at when the stage is reached. None: it always is.
+        prepare: reads the header block, notes what it found in the inquiry, and returns the body hashes it needs; None:
+            there is nothing to read.
         early: asks, and works out what it can.
         conclude: makes the result from what `early` returned; None: that is the result.
-        key: names all that the result of `early` follows from besides DNS; None: it is not kept.
-        recall: makes this message's result of a kept one.
+        key: names all that the result of `early` follows from besides DNS; None, or where it returns None: it is not kept.
+            Made of texts and octets: keys are hashed for every message, and theirs is cheap and nobody else can tell it.
+        recall: makes this message's result of a kept one; None: they are the same.
         final_key: the same as `key`, for `conclude`.
         whole_budget: True if it may use all of the message's time, not only the checks' share.
     """
@@ -141,14 +133,32 @@ class Method:
     questions: int
     hints: int = 0
     broken: Callable[[Inquiry], object]
-    applies: Callable[[Inquiry], bool] = _always
-    prepare: Callable[[Inquiry], frozenset[BodyNeed]] = _nothing_to_read
+    applies: Callable[[Inquiry], bool] | None = None
+    prepare: Callable[[Inquiry], frozenset[BodyNeed]] | None = None
     early: Callable[[Inquiry, Lookup], object]
     conclude: Callable[[Inquiry, object, Lookup], object] | None = None
-    key: Callable[[Inquiry], Hashable | None] = _no_key
-    recall: Callable[[Inquiry, object], object] = _as_kept
-    final_key: Callable[[Inquiry], Hashable | None] = _no_key
+    key: Callable[[Inquiry], Hashable | None] | None = None
+    recall: Callable[[Inquiry, object], object] | None = None
+    final_key: Callable[[Inquiry], Hashable | None] | None = None
     whole_budget: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A table of methods, sorted once: which start `at_mail` and `at_headers`, and which are `preparing`."""
+
+    at_mail: tuple[Method, ...]
+    at_headers: tuple[Method, ...]
+    preparing: tuple[Method, ...]
+
+    @classmethod
+    def of(cls, methods: tuple[Method, ...]) -> Schedule:
+        """Return the schedule of a table; each part has the table's order."""
+        return cls(
+            tuple(m for m in methods if m.stage is Stage.MAIL),
+            tuple(m for m in methods if m.stage is Stage.HEADERS),
+            tuple(m for m in methods if m.prepare is not None),
+        )
 
 
 def _client_known(inquiry: Inquiry) -> bool:
@@ -181,17 +191,25 @@ def _spf(inquiry: Inquiry, lookup: Lookup) -> SpfResult:
 
 
 def _iprev_key(inquiry: Inquiry) -> Hashable | None:
-    return "iprev", inquiry.session.client_ip
+    ip = inquiry.session.client_ip
+    return ("iprev", ip.packed) if ip is not None else None
 
 
 def _spf_helo_key(inquiry: Inquiry) -> Hashable | None:
-    helo = inquiry.session.helo
-    return ("spf_helo", inquiry.session.client_ip, helo) if isinstance(helo, Domain) else None
+    ip, helo = inquiry.session.client_ip, inquiry.session.helo
+    return ("spf_helo", ip.packed, helo.ascii) if ip is not None and isinstance(helo, Domain) else None
 
 
 def _spf_key(inquiry: Inquiry) -> Hashable | None:
-    path = inquiry.mail_from
-    return ("spf", inquiry.session.client_ip, path.domain) if isinstance(path, Address) else None
+    session, path = inquiry.session, inquiry.mail_from
+    ip = session.client_ip
+    if ip is None:
+        return None
+    if isinstance(path, Address):
+        return "spf", ip.packed, path.domain.ascii
+    if isinstance(path, NullPath) and isinstance(session.helo, Domain):
+        return "spf_null", ip.packed, session.helo.ascii  # RFC 7208 §2.4: postmaster@HELO
+    return None
 
 
 def _spf_recall(inquiry: Inquiry, kept: object) -> object:
@@ -199,7 +217,7 @@ def _spf_recall(inquiry: Inquiry, kept: object) -> object:
     assert isinstance(kept, SpfResult)  # what _spf returned
     path = inquiry.mail_from
     if isinstance(path, Address) and path.local and path.local != kept.local:
-        return replace(kept, local=path.local)
+        return kept.told_of(path.local)
     return kept
 
 
@@ -283,7 +301,13 @@ def _dmarc_key(inquiry: Inquiry) -> Hashable | None:
     author = inquiry.message.authors.domain
     if author is None:
         return None
-    return "dmarc_early", author, inquiry.spf_candidate, tuple([s.domain for s in inquiry.signatures])
+    candidate = inquiry.spf_candidate
+    return (
+        "dmarc_early",
+        author.ascii,
+        candidate.ascii if candidate is not None else None,
+        tuple([s.domain.ascii for s in inquiry.signatures if s.domain is not None]),
+    )
 
 
 def _dmarc(inquiry: Inquiry, early: object, lookup: Lookup) -> DmarcResult:  # noqa: ARG001 - the row's shape

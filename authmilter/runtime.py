@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 import socket
 from collections.abc import Callable, Iterable, Mapping
@@ -85,6 +86,14 @@ _MOST_RESULTS = 16 << 20
 _ALPHABET = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 # Eight octets stand for each letter, so random octets make random letters.
 _LETTERS = _ALPHABET * 8
+_ID_LETTERS = 16
+#: How many ids are drawn at a time, with one call of the system.
+_IDS_AT_A_TIME = 256
+
+# Ids that were drawn and not yet given out. What was drawn before a fork is the parent's: no two processes may give
+# out the same ones.
+_drawn_ids: list[str] = []
+os.register_at_fork(after_in_child=_drawn_ids.clear)
 
 
 def preload() -> None:
@@ -98,7 +107,12 @@ def preload() -> None:
 
 def new_mail_id() -> str:
     """Return a new message id: 16 letters and digits, unpredictable, easy to read out."""
-    return secrets.token_bytes(16).translate(_LETTERS).decode("ascii")
+    while True:
+        try:
+            return _drawn_ids.pop()
+        except IndexError:  # (another thread may be quicker than this one)
+            text = secrets.token_bytes(_ID_LETTERS * _IDS_AT_A_TIME).translate(_LETTERS).decode("ascii")
+            _drawn_ids.extend([text[at : at + _ID_LETTERS] for at in range(0, len(text), _ID_LETTERS)])
 
 
 def now() -> datetime:

@@ -143,15 +143,20 @@ def key(authors: AuthorHeader, spf: SpfResult | None, dkim: tuple[DkimResult, ..
 
     Two messages with the same key have the same result for as long as the DNS answers live.
     """
-    if authors.domain is None:
+    author = authors.domain
+    if author is None:
         return None
     spf_part = (
         None
         if spf is None
-        else (spf.identity, spf.status, spf.domain, spf.broad, spf.problem is SpfProblem.LIMIT)
+        else (spf.identity, spf.status, _text(spf.domain), spf.broad, spf.problem is SpfProblem.LIMIT)
     )
-    dkim_part = tuple([(r.domain, r.status, r.testing, r.problem is DkimProblem.LIMIT) for r in dkim])
-    return "dmarc", authors.domain, spf_part, dkim_part
+    dkim_part = tuple([(_text(r.domain), r.status, r.testing, r.problem is DkimProblem.LIMIT) for r in dkim])
+    return "dmarc", author.ascii, spf_part, dkim_part
+
+
+def _text(domain: Domain | None) -> str | None:
+    return domain.ascii if domain is not None else None
 
 
 def prefetch(

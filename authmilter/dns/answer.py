@@ -63,6 +63,10 @@ class Question:
             raise InvalidName("DNS name has a character that is not printable ASCII")
         return cls(text, rdtype)
 
+    def __hash__(self) -> int:
+        # Every look-up hashes it. The name keeps its own hash, and few types are asked of one name.
+        return hash(self.name)
+
     def __str__(self) -> str:
         return f"{self.name} {self.rdtype}"
 

@@ -75,11 +75,13 @@ class BudgetLookup:
     def ask_all(self, questions: Iterable[Question]) -> tuple[Answer, ...]:
         """Return the answers in order; raise `Missing` with all that are not at hand."""
         wanted = tuple(questions)
-        answers = [self._admit(q) for q in wanted]
-        missing = tuple(dict.fromkeys(q for q, a in zip(wanted, answers, strict=True) if a is None))
-        if missing:
+        admit = self._admit
+        answers = [admit(q) for q in wanted]
+        given = tuple([a for a in answers if a is not None])
+        if len(given) < len(wanted):
+            missing = tuple(dict.fromkeys(q for q, a in zip(wanted, answers, strict=True) if a is None))
             raise Missing((*missing, *self._take_hints(*missing)))
-        return tuple(a for a in answers if a is not None)
+        return given
 
     def want(self, questions: Iterable[Question]) -> None:
         """Note questions to be fetched together with the next one that is missing."""
@@ -110,21 +112,24 @@ class BudgetLookup:
         self._closed = True
 
     def _admit(self, question: Question) -> Answer | None:
-        if question not in self._asked:
-            if len(self._asked) >= self._questions:
+        asked = self._asked
+        if question not in asked:
+            if len(asked) >= self._questions:
                 self.limited = True
                 return _OVER
-            self._asked.add(question)
-            if question in self._ready:
+            asked.add(question)
+            if self._ready and question in self._ready:
                 self.remembered += 1
-        answer = self._answers.get(question)
+        answers = self._answers
+        answer = answers.get(question) if answers else None
         if answer is not None:
             return answer
         answer = self._resolver.known(question)
         if answer is not None:
             self.remembered += 1
-            self._waiting.pop(question, None)
-            self._answers[question] = answer
+            if self._waiting:
+                self._waiting.pop(question, None)
+            answers[question] = answer
             return answer
         if self._closed:
             self.limited = True

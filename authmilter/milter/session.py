@@ -386,6 +386,9 @@ _ADDRESSES = frozenset((Family.INET, Family.INET6))
 #: Whose macros make up a session; a later one's value counts.
 _STAGES = (Stage.CONNECT, Stage.HELO, Stage.MAIL)
 
+#: {verify} of a client whose certificate holds, or who has none
+_VERIFIED = (b"", b"OK")
+
 
 class MilterSession:
     """The state of one connection. Feed `handle`; when it says `PENDING`, await `answer`."""
@@ -544,12 +547,15 @@ class MilterSession:
         self._abort()
         self._take_macros(Stage.MAIL)
         self._fields = []
-        self._queue_id = self._macros[Stage.MAIL].get(b"i", b"")  # Sendmail knows it here, Postfix does not
+        queue_id = self._queue_id = self._macros[Stage.MAIL].get(
+            b"i", b""
+        )  # Sendmail knows it here, Postfix does not
         verification = self._verification = self._factory.begin(self._session(), self.listener)
-        if self._queue_id:
-            verification.queue_id(_text(self._queue_id))
+        if queue_id:
+            verification.queue_id(_text(queue_id))
         args = event.args
-        verification.sender(parse_reverse_path(_text(args[0])), tuple(map(_text, args[1:])))
+        options = tuple([_text(option) for option in args[1:]]) if len(args) > 1 else ()
+        verification.sender(parse_reverse_path(_text(args[0])), options)
 
     def _on_rcpt(self, event: Rcpt) -> None:
         verification = self._verification
@@ -659,31 +665,33 @@ class MilterSession:
 
     def _session(self) -> Session:
         """Return the SMTP session as it is known at MAIL."""
-        mail = self._macros[Stage.MAIL]
-        user = mail.get(b"{auth_authen}", b"")
-        # {auth_author} does not count: the client writes it. A mechanism without a name does (EXTERNAL).
-        authenticated = _text(user) if user or mail.get(b"{auth_type}") else None
-        macros: dict[bytes, bytes] = {}
+        macros = self._macros
+        mail = macros[Stage.MAIL]
+        known: dict[bytes, bytes] = {}
         for stage in _STAGES:
-            macros.update(self._macros.get(stage, _NO_MACROS))
-
-        def macro(name: bytes) -> str:
-            return _text(macros.get(name, b""))
-
-        version = macro(b"{tls_version}")
+            more = macros.get(stage)
+            if more:
+                known.update(more)
+        authenticated = None
+        if b"{auth_authen}" in mail or b"{auth_type}" in mail:
+            user = mail.get(b"{auth_authen}", b"")
+            # {auth_author} does not count: the client writes it. A mechanism without a name does (EXTERNAL).
+            authenticated = _text(user) if user or mail.get(b"{auth_type}") else None
+        version = known.get(b"{tls_version}")
         tls = None
         if version:
             # Sendmail names the subject of any certificate, and in {verify} whether it holds; Postfix only of a good one
-            verified = macro(b"{verify}") in {"", "OK"}
-            subject = macro(b"{cert_subject}") if verified else ""
-            tls = TlsInfo(version=version, cipher=macro(b"{cipher}"), subject=subject)
+            verified = known.get(b"{verify}", b"") in _VERIFIED
+            subject = _text(known.get(b"{cert_subject}", b"")) if verified else ""
+            tls = TlsInfo(version=_text(version), cipher=_text(known.get(b"{cipher}", b"")), subject=subject)
+        name = known.get(b"j")
         return Session(
             client_ip=self._client_ip,
             client_name=self._client_name,
             helo=self._helo,
-            local_name=Domain.maybe(macro(b"j")),
+            local_name=Domain.maybe(_text(name)) if name else None,
             authenticated=authenticated,
-            daemon_name=macro(b"{daemon_name}"),
+            daemon_name=_text(known.get(b"{daemon_name}", b"")),
             tls=tls,
         )
 

@@ -86,3 +86,20 @@ class SpfResult:
     lookups: int = 0
     voids: int = 0
     broad: bool = False
+
+    def told_of(self, local: str) -> SpfResult:
+        """Return the same result for another local part, which the record does not use."""
+        # Field by field: a third of the price of `replace`, for most messages of a sender who was here before.
+        return SpfResult(
+            status=self.status,
+            identity=self.identity,
+            domain=self.domain,
+            local=local,
+            mechanism=self.mechanism,
+            problem=self.problem,
+            detail=self.detail,
+            explanation=self.explanation,
+            lookups=self.lookups,
+            voids=self.voids,
+            broad=self.broad,
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from authmilter import engine
 from authmilter.dns.answer import Failed, FailureKind, Found, NoData, NxDomain, Question, RdType
@@ -11,9 +11,10 @@ from authmilter.dns.zone import ZoneResolver
 from authmilter.engine import Runtime
 from authmilter.mail import Envelope, Session
 from authmilter.memory import ResultMemory, lifetime
-from authmilter.names import parse_helo, parse_ip, parse_reverse_path
-from authmilter.spf.result import SpfResult
-from tests.engine.test_verification import a_runtime
+from authmilter.names import Domain, parse_helo, parse_ip, parse_reverse_path
+from authmilter.spf.result import SpfIdentity, SpfProblem, SpfResult, SpfStatus
+from tests.engine.test_verification import a_runtime, judge
+from tests.support.scenarios import SCENARIOS
 
 Q = Question.of("example.com", RdType.TXT)
 
@@ -92,6 +93,61 @@ def test_the_second_message_of_a_domain_is_recalled_with_its_own_local_part() ->
     other, recalled = _spf(built, "a@good.example", ip="203.0.113.66")
     assert not recalled
     assert other.status == "fail"
+
+
+def test_a_bounce_is_recalled_for_its_helo_and_never_taken_for_mail_of_that_domain() -> None:
+    built = a_runtime()
+    mail, recalled = _spf(built, "a@mail.good.example")
+    assert not recalled
+    first, recalled = _spf(built, "<>")
+    assert not recalled
+    assert (first.domain, first.local) == (Domain("mail.good.example"), "postmaster")
+    assert _spf(built, "<>") == (first, True)
+    assert _spf(built, "a@mail.good.example") == (mail, True)
+    assert not _spf(built, "<>", ip="203.0.113.66")[1]
+
+
+def test_every_field_of_a_recalled_result_but_the_local_part_is_that_of_before() -> None:
+    whole = SpfResult(
+        status=SpfStatus.FAIL,
+        identity=SpfIdentity.MAILFROM,
+        domain=Domain("a.example"),
+        local="a",
+        mechanism="-all",
+        problem=SpfProblem.DNS,
+        detail="detail",
+        explanation="explanation",
+        lookups=3,
+        voids=1,
+        broad=True,
+    )
+    assert all(getattr(whole, f.name) != f.default for f in fields(SpfResult))
+    assert whole.told_of("b") == replace(whole, local="b")
+
+
+def test_a_message_like_one_before_recalls_all_that_does_not_hang_on_its_octets() -> None:
+    built = a_runtime()
+    scenario = SCENARIOS[0]
+    first, second = judge(scenario, built)[1], judge(scenario, built)[1]
+    assert first.evidence == second.evidence
+    assert [s.method for s in second.trace] == [s.method for s in first.trace]
+    assert {s.method for s in first.trace if s.recalled} == set()
+    recalled = [s for s in second.trace if s.recalled]
+    assert {s.method for s in recalled} == {"iprev", "spf_helo", "spf", "dmarc"}
+    assert [(s.questions, s.remembered, s.bug, s.limited) for s in recalled] == [(0, 0, False, False)] * 4
+    assert all(0 <= s.elapsed_ms < 1000 for s in second.trace)
+
+
+def test_another_client_domain_or_signature_has_results_of_its_own() -> None:
+    built = a_runtime()
+    scenario = SCENARIOS[0]
+    judge(scenario, built)
+    other = judge(replace(scenario, client_ip="2001:db8::66"), built)[1]
+    assert {s.method for s in other.trace if s.recalled} == set()
+    unsigned = scenario.message[scenario.message.index(b"From:") :]
+    bare = judge(replace(scenario, message=unsigned), built)[1]
+    assert bare.evidence.dkim == ()
+    assert not next(s.recalled for s in bare.trace if s.method == "dmarc")
 
 
 def test_a_record_that_names_the_local_part_is_evaluated_for_each() -> None:

@@ -223,6 +223,10 @@ def test_a_method_that_breaks_is_an_internal_error_and_on_error_answers() -> Non
         ("{}", Session(client_ip=parse_ip("127.0.0.1")), Origin.INTERNAL),
         ("{}", Session(client_ip=parse_ip("::1")), Origin.INTERNAL),
         ("{}", Session(client_ip=None), Origin.INTERNET),
+        ("internal: {networks: ['::/96']}", Session(client_ip=parse_ip("192.0.2.1")), Origin.INTERNET),
+        ("internal: {networks: [0.0.0.0/0]}", Session(client_ip=parse_ip("::1")), Origin.INTERNET),
+        ("internal: {networks: [192.0.2.0/25, 198.51.100.4/30]}", Session(client_ip=parse_ip("198.51.100.7")), Origin.INTERNAL),
+        ("internal: {networks: [192.0.2.0/25, 198.51.100.4/30]}", Session(client_ip=parse_ip("198.51.100.8")), Origin.INTERNET),
         ("trusted_hops: [{networks: [127.0.0.1]}]", Session(client_ip=parse_ip("127.0.0.1")), Origin.TRUSTED_HOP),
         ("trusted_hops: [{networks: [127.0.0.1], daemon_names: [back]}]", Session(client_ip=parse_ip("127.0.0.1")), Origin.INTERNAL),
         ("trusted_relays: [{networks: [198.51.100.0/24]}]", Session(client_ip=parse_ip("198.51.100.7")), Origin.TRUSTED_RELAY),
@@ -235,6 +239,19 @@ def test_the_first_line_that_fits_decides_the_origin_and_is_named(
     found, because, _relay = a_runtime(config).origins.decide(session)
     assert found is origin
     assert because
+
+
+def test_the_network_that_decided_is_named_as_it_is_written_and_a_hop_has_its_names() -> None:
+    rules = a_runtime(
+        "trusted_hops: [{networks: [10.0.0.0/8], daemon_names: [a]}, {networks: [10.1.0.0/16]}]"
+    ).origins
+    found = [
+        rules.decide(Session(client_ip=parse_ip("10.1.2.3"), daemon_name=name))[:2] for name in ("a", "b")
+    ]
+    assert found == [
+        (Origin.TRUSTED_HOP, "trusted_hops[0]: 10.0.0.0/8"),
+        (Origin.TRUSTED_HOP, "trusted_hops[1]: 10.1.0.0/16"),
+    ]
 
 
 def test_a_relay_is_judged_for_the_client_it_names_and_never_refused() -> None:

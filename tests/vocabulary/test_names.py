@@ -244,6 +244,29 @@ def test_a_path_may_be_as_long_as_the_limit() -> None:
     assert isinstance(parse_reverse_path("a" + longest), Malformed)
 
 
+def test_a_text_is_parsed_once_unless_it_is_long() -> None:
+    def long(name: str) -> str:
+        return "a." * 120 + name  # a name of 253 octets at most, in a text of more than 255 with the rest
+
+    for parse, text in (
+        (parse_reverse_path, f"<{'b' * 16}@{long('example')}>"),
+        (parse_recipient, f"<{'b' * 16}@{long('example')}>"),
+        (parse_helo, "x" * 256),
+    ):
+        assert parse("<joe@b.example>") is parse("<joe@b.example>")
+        assert len(text) > 255
+        assert parse(text) == parse(text)
+        assert parse(text) is not parse(text)
+    assert parse_ip("2001:db8::1") is parse_ip("2001:db8::1")
+    assert parse_ip("0" * 300) is None
+    assert Domain.parse("b.example") is Domain.parse("b.example")
+    assert Domain.maybe("ü." * 200) is None
+
+
+def test_domains_that_are_equal_have_one_hash() -> None:
+    assert len({Domain.parse("B.example."), Domain("b.example"), Domain.parse("c.example")}) == 2
+
+
 def test_a_recipient_is_never_empty() -> None:
     assert isinstance(parse_recipient("<>"), Malformed)
     assert isinstance(parse_recipient(""), Malformed)
