@@ -11,14 +11,14 @@ JOBS    ?= 2
 AGAIN   = { echo "some tests failed: trying those once more"; false; } || $(PY) -m pytest --last-failed --last-failed-no-failures none
 
 # What works with the functions that are compiled where there is a compiler: once more with those in Python.
-WITHOUT_C = tests/octets tests/vocabulary/test_message.py tests/milter/test_protocol.py tests/milter/test_session.py tests/dkim tests/arc
+WITHOUT_C = tests/octets tests/vocabulary/test_makers.py tests/vocabulary/test_message.py tests/milter/test_protocol.py tests/milter/test_session.py tests/dkim tests/arc
 
 .PHONY: help demo test test-full check format run fuzz soak bench profile proto docs clean
 
 help:               ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-$(VENV): pyproject.toml contrib/setup.sh authmilter/octets/_compiled.c
+$(VENV): pyproject.toml contrib/setup.sh authmilter/octets/_compiled.c authmilter/_makers.c
 	sh contrib/setup.sh $(APT)
 	@touch $@
 

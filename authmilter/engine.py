@@ -31,6 +31,7 @@ from authmilter.headers import edits as header_edits
 from authmilter.headers.edits import HeaderSettings, Plan
 from authmilter.headers.received import relayed_client
 from authmilter.mail import Envelope, Mail, MailId, Origin, Session
+from authmilter.makers import maker
 from authmilter.memory import ResultMemory, lifetime
 from authmilter.message import Message
 from authmilter.names import NullPath, Recipient, ReversePath
@@ -70,6 +71,12 @@ _METHODS_SCHEDULE = Schedule.of(METHODS)
 _NO_NEEDS: frozenset[BodyNeed] = frozenset()
 _NO_BODY = BodyHasher(_NO_NEEDS).facts()
 
+_deadline = maker(Deadline)
+_envelope = maker(Envelope)
+_evidence = maker(Evidence)
+_mail = maker(Mail)
+_step = maker(Step)
+_verdict = maker(Verdict)
 #: How often one method may be run again with more answers: an SPF tree is at most 10 terms deep, each with a
 #: record, exchanges and addresses; a tree walk has 8 names. Anything beyond is a fault of ours.
 _MAX_ROUNDS = 64
@@ -181,7 +188,7 @@ class _Run:
         """Return this method's line of the trace."""
         elapsed = (self.finished or monotonic()) - self.started
         lookup = self.lookup
-        return Step(
+        return _step(
             method=self.method.name,
             elapsed_ms=_micros(elapsed) / 1000,
             questions=lookup.asked if lookup is not None else 0,
@@ -435,7 +442,7 @@ class Verification:
         """
         runtime, budget = self._runtime, self._runtime.budget
         ended = monotonic()
-        whole = Deadline(ended + budget.message)
+        whole = _deadline(ended + budget.message)
         if deadline is not None and deadline.at < whole.at:
             whole = deadline
         try:
@@ -444,7 +451,7 @@ class Verification:
             while (waiting := self._conclude(order)) is not None:
                 method = waiting.method
                 await waiting.finish(
-                    whole if method.whole_budget else Deadline(min(whole.at, ended + budget.checks))
+                    whole if method.whole_budget else _deadline(min(whole.at, ended + budget.checks))
                 )
                 setattr(self._inquiry, method.name, waiting.result)
             evidence = self._evidence()
@@ -469,7 +476,7 @@ class Verification:
         sealed: Sealing | None = None
         if runtime.sealing is not None:
             decision, plan, sealed = self._seal(runtime.sealing, mail, decision, plan)
-        verdict = Verdict(
+        verdict = _verdict(
             mail_id=mail.id,
             origin=mail.origin,
             origin_because=mail.origin_because,
@@ -549,7 +556,7 @@ class Verification:
 
     def _evidence(self) -> Evidence:
         inquiry = self._inquiry
-        return Evidence(
+        return _evidence(
             iprev=inquiry.iprev,
             spf_helo=inquiry.spf_helo,
             spf=inquiry.spf,
@@ -657,10 +664,10 @@ class Verification:
     def _finish(self) -> Mail:
         inquiry = self._inquiry
         facts = self._body.facts() if self._body is not None else _NO_BODY
-        self.mail = Mail(
+        self.mail = _mail(
             id=self._mail_id,
             session=self._session,
-            envelope=Envelope(
+            envelope=_envelope(
                 mail_from=inquiry.mail_from, rcpt_to=tuple(self._recipients), mail_options=self._options
             ),
             message=inquiry.message,

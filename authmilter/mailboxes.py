@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from authmilter import grammar
 from authmilter.errors import InvalidName
+from authmilter.makers import maker
 from authmilter.names import Address, Domain, is_local_part
 
 __all__ = ["MAX_COMMENT_DEPTH", "MAX_MAILBOXES", "MAX_VALUE_OCTETS", "Mailboxes", "read_mailboxes"]
@@ -41,6 +42,10 @@ class Mailboxes:
     complaint: str = ""
 
 
+_address = maker(Address)
+_mailboxes = maker(Mailboxes)
+
+
 def read_mailboxes(value: bytes) -> Mailboxes:
     """Read a From field's value (all after the colon, folds included). Total."""
     if len(value) > MAX_VALUE_OCTETS:
@@ -50,7 +55,7 @@ def read_mailboxes(value: bytes) -> Mailboxes:
         local, domain = simple.group(1, 2) if simple.group(1) is not None else simple.group(3, 4)
         parsed = Domain.maybe(domain.decode("ascii"))
         if parsed is not None:
-            return Mailboxes((Address(local.decode("ascii"), parsed),))
+            return _mailboxes((_address(local.decode("ascii"), parsed),))
     return _read_by_grammar(value)
 
 

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from authmilter import grammar
 from authmilter.mailboxes import read_mailboxes
+from authmilter.makers import maker
 from authmilter.names import Address, Domain
 from authmilter.octets.chosen import index_fields
 from authmilter.text import printable
@@ -271,10 +272,14 @@ class Message:
         return reader.message()
 
 
+_author_header = maker(AuthorHeader)
+_message = maker(Message)
+
+
 def _made(
     headers: tuple[Header, ...], defects: tuple[Defect, ...], authors: AuthorHeader, index: _Index
 ) -> Message:
-    message = Message(headers=headers, defects=defects, authors=authors)
+    message = _message(headers=headers, defects=defects, authors=authors)
     object.__setattr__(message, "_index", index)
     return message
 
@@ -513,7 +518,7 @@ def _authors_of(
         problem, detail = AuthorProblem.SEVERAL_AUTHOR_DOMAINS, f"authors of {len(domains)} domains"
     else:
         problem = None
-    return AuthorHeader(fields=fields, addresses=addresses, domains=domains, problem=problem, detail=detail)
+    return _author_header(fields=fields, addresses=addresses, domains=domains, problem=problem, detail=detail)
 
 
 def _is_utf8(octets: bytes) -> bool:

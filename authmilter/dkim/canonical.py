@@ -21,6 +21,7 @@ from enum import StrEnum
 from typing import Literal
 
 from authmilter.mail import BodyFacts
+from authmilter.makers import maker
 from authmilter.octets.chosen import bare_line_ends, relaxed_body, relaxed_field
 
 __all__ = [
@@ -75,6 +76,10 @@ MAX_LINE = 998
 #: Empty lines held back are written out in pieces of this many.
 _EMPTY_LINES = 4096
 _CRLFS = b"\r\n" * _EMPTY_LINES
+
+
+_digest = maker(BodyDigest)
+_facts = maker(BodyFacts)
 
 
 class _Sink:
@@ -137,7 +142,7 @@ class _Stream:
             self._emit(b"\r\n")
 
     def digests(self) -> Iterable[tuple[BodyNeed, BodyDigest]]:
-        return ((sink.need, BodyDigest(sink.hash.digest(), self.length)) for sink in self._sinks)
+        return ((sink.need, _digest(sink.hash.digest(), self.length)) for sink in self._sinks)
 
     def _take(self, data: bytes) -> None:
         empty = 0
@@ -219,7 +224,7 @@ class BodyHasher:
 
     def facts(self) -> BodyFacts:
         """Return what is known of the body as received so far; at any time."""
-        return BodyFacts(
+        return _facts(
             size=self._size,
             bare_cr=self._bare_cr or self._after_cr,
             bare_lf=self._bare_lf,

@@ -41,6 +41,7 @@ from authmilter.dkim.key import KeyRecord
 from authmilter.dkim.result import DkimProblem, DkimResult, DkimStatus
 from authmilter.dkim.signature import DkimLimits, Signature, read
 from authmilter.dns.answer import Answer, Failed, FailureKind, Found
+from authmilter.makers import maker
 from authmilter.message import Message
 from authmilter.octets.chosen import signed_fields, unsigned_value
 from authmilter.ports import Lookup
@@ -114,6 +115,10 @@ class HeaderOutcome:
     key_bits: int = 0
     testing: bool = False
     unsigned_critical: tuple[str, ...] = ()
+
+
+_dkim_result = maker(DkimResult)
+_header_outcome = maker(HeaderOutcome)
 
 
 def body_needs(signatures: Iterable[Signature]) -> frozenset[BodyNeed]:
@@ -235,7 +240,7 @@ def _outcome(
     detail: str,
     record: KeyRecord | None = None,
 ) -> HeaderOutcome:
-    return HeaderOutcome(
+    return _header_outcome(
         signature=signature,
         problem=problem,
         detail=detail,
@@ -323,7 +328,7 @@ def _conclude(outcome: HeaderOutcome, digests: BodyDigests | None, limits: DkimL
 
 def _result(outcome: HeaderOutcome, problem: DkimProblem | None, detail: str, *, unsigned: int) -> DkimResult:
     signature = outcome.signature
-    return DkimResult(
+    return _dkim_result(
         status=DkimStatus.PASS if problem is None else STATUSES[problem],
         domain=signature.domain,
         selector=signature.selector,

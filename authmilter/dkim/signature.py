@@ -20,6 +20,7 @@ from authmilter.dkim.result import DkimProblem
 from authmilter.dkim.taglist import TagList, TagListError, decode_base64, parse_tag_list
 from authmilter.dns.answer import Question, RdType
 from authmilter.errors import InvalidName
+from authmilter.makers import maker
 from authmilter.message import Header, Message
 from authmilter.names import Domain
 
@@ -243,6 +244,7 @@ class _Shape:
     need: BodyNeed
 
 
+_signature = maker(Signature)
 _SHAPING = ("v", "a", "c", "d", "h", "i", "l", "q", "s")
 #: The tags of a remembered shape have at most this many characters, so that strangers cannot make the memory large.
 _MAX_REMEMBERED = 1024
@@ -297,7 +299,7 @@ def _of_shape(
             timestamp, expires = _times(values)
         except _Refused:
             return None
-    return Signature(
+    return _signature(
         position=position,
         header=header,
         domain=shape.domain,
@@ -321,19 +323,21 @@ def _of_shape(
 
 
 def _read_field(position: int, header: Header, limits: DkimLimits, *, eai: bool) -> Signature:
-    draft = _Draft()
     problem: DkimProblem | None = None
     detail = ""
     need: BodyNeed | None = None
+    draft: _Draft | None = None
     try:
         tags = _tags(header, limits)
         ready = _of_shape(position, header, tags, limits, eai=eai)
         if ready is not None:
             return ready
+        draft = _Draft()
         _fill(draft, tags, limits, eai=eai)
         need = BodyNeed(draft.body_form, "sha256", draft.body_length)
     except _Refused as refused:
         problem, detail = refused.problem, refused.detail
+        draft = draft or _Draft()
     return Signature(
         position=position,
         header=header,

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from authmilter.makers import maker
 from authmilter.octets.chosen import plain_tags
 
 __all__ = ["TagList", "TagListError", "decode_base64", "parse_tag_list"]
@@ -41,6 +42,9 @@ class TagList:
     ill_formed: frozenset[str] = frozenset()
 
 
+_tag_list = maker(TagList)
+
+
 def parse_tag_list(text: bytes) -> TagList:
     """Read a tag list; folds are CRLF followed by a blank or a tab (RFC 6376 §2.8).
 
@@ -51,7 +55,7 @@ def parse_tag_list(text: bytes) -> TagList:
     """
     plain = plain_tags(text)
     if plain is not None:
-        return TagList(plain)
+        return _tag_list(plain)
     if b"\r\n" in text:
         text = text.replace(b"\r\n ", b" ").replace(b"\r\n\t", b"\t")
     whole = text.decode("utf-8", "surrogateescape")

@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 from authmilter.deadline import Deadline, monotonic
 from authmilter.dns.answer import Answer, Failed, FailureKind, Found, Mx, NoData, NxDomain, Question
+from authmilter.makers import maker
 from authmilter.ports import Resolver
 
 __all__ = ["CacheStats", "CachingResolver"]
@@ -73,6 +74,9 @@ class _Flight:
     def __init__(self) -> None:
         self.task: asyncio.Task[Answer] | None = None
         self.waiters: list[asyncio.Future[Answer]] = []
+
+
+_found = maker(Found)
 
 
 class CachingResolver:
@@ -267,7 +271,7 @@ class CachingResolver:
 
 def _with_ttl(answer: Answer, ttl: float) -> Answer:
     if isinstance(answer, Found):
-        return Found(answer.records, ttl)
+        return _found(answer.records, ttl)
     if isinstance(answer, NoData):
         return NoData(ttl)
     if isinstance(answer, NxDomain):

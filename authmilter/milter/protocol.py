@@ -24,6 +24,7 @@ from typing import Any, Final, NamedTuple
 
 from authmilter import grammar
 from authmilter.errors import AuthMilterError
+from authmilter.makers import maker
 from authmilter.message import Header as HeaderField
 from authmilter.octets.chosen import split_packets
 
@@ -623,6 +624,12 @@ def negotiate(offer: Negotiate, *, want_skip: bool) -> tuple[Abilities, Negotiat
 _STAGES = {ord(stage): stage for stage in Stage}
 _FAMILIES = {ord(family): family for family in Family}
 
+_connect_event = maker(Connect)
+_helo_event = maker(Helo)
+_macros_event = maker(Macros)
+_mail_event = maker(Mail)
+_rcpt_event = maker(Rcpt)
+
 _DATA_EVENT = Data()
 _EOH_EVENT = EndOfHeaders()
 _EOM_EVENT = EndOfMessage()
@@ -703,11 +710,11 @@ def _macros(payload: bytes) -> Macros:
     if stage is None:
         raise RemoteProtocolError("macros of no known command")
     if len(payload) == 1:
-        return Macros(stage, {})
+        return _macros_event(stage, {})
     if not payload.endswith(b"\0"):
         raise RemoteProtocolError("macros without a final NUL")
     parts = payload[1:-1].split(b"\0", 2 * MAX_STRINGS)[: 2 * MAX_STRINGS]
-    return Macros(stage, dict(zip(parts[::2], parts[1::2], strict=False)))
+    return _macros_event(stage, dict(zip(parts[::2], parts[1::2], strict=False)))
 
 
 def _connect(payload: bytes) -> Connect:
@@ -716,11 +723,11 @@ def _connect(payload: bytes) -> Connect:
     if not nul or family is None:
         raise RemoteProtocolError("a connection of no known address family")
     if family is Family.UNKNOWN:
-        return Connect(hostname, family, 0, b"")
+        return _connect_event(hostname, family, 0, b"")
     if len(rest) < 4 or not rest.endswith(b"\0"):
         raise RemoteProtocolError("a connection without its address")
     (port,) = _PORT.unpack_from(rest, 1)
-    return Connect(hostname, family, port, rest[3 : rest.index(b"\0", 3)])
+    return _connect_event(hostname, family, port, rest[3 : rest.index(b"\0", 3)])
 
 
 def _negotiate_event(payload: bytes) -> Negotiate:
@@ -733,18 +740,18 @@ def _negotiate_event(payload: bytes) -> Negotiate:
 #: What makes an event of each packet's arguments; raises RemoteProtocolError where they are not its own.
 _READERS: Final[Mapping[int, Callable[[Any], Event]]] = {
     ord("A"): lambda _payload: _ABORT_EVENT,
-    ord("B"): Body,
+    ord("B"): maker(Body),
     ord("C"): _connect,
     ord("D"): _macros,
     ord("E"): lambda payload: EndOfMessage(payload) if payload else _EOM_EVENT,
-    ord("H"): lambda payload: Helo(_one_string(payload, "HELO")),
+    ord("H"): lambda payload: _helo_event(_one_string(payload, "HELO")),
     ord("K"): lambda _payload: _QUIT_NEW_EVENT,
-    ord("L"): Fields,
-    ord("M"): lambda payload: Mail(_strings(payload, "MAIL")),
+    ord("L"): maker(Fields),
+    ord("M"): lambda payload: _mail_event(_strings(payload, "MAIL")),
     ord("N"): lambda _payload: _EOH_EVENT,
     ord("O"): _negotiate_event,
     ord("Q"): lambda _payload: _QUIT_EVENT,
-    ord("R"): lambda payload: Rcpt(_strings(payload, "RCPT")),
+    ord("R"): lambda payload: _rcpt_event(_strings(payload, "RCPT")),
     ord("T"): lambda _payload: _DATA_EVENT,
     ord("U"): lambda payload: Unknown(_one_string(payload, "an unknown command")),
 }

@@ -34,6 +34,7 @@ from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from authmilter.mail import Session, TlsInfo
+from authmilter.makers import maker
 from authmilter.message import MAX_FIELDS, MAX_HEADER_OCTETS, Message
 from authmilter.message import Header as HeaderField
 from authmilter.milter.protocol import (
@@ -379,6 +380,8 @@ def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
+_session = maker(Session)
+_NOTHING_AGREED: Final = Abilities()
 _NO_MACROS: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 
 _ADDRESSES = frozenset((Family.INET, Family.INET6))
@@ -418,7 +421,7 @@ class MilterSession:
         self._factory = factory
         self.listener = listener
         self.phase = Phase.NEW
-        self.abilities = Abilities()
+        self.abilities = _NOTHING_AGREED
         self._row = TRANSITIONS[Phase.NEW]
         self._answers: Mapping[type, Verb] = {}
         # of the SMTP client
@@ -685,7 +688,7 @@ class MilterSession:
             subject = _text(known.get(b"{cert_subject}", b"")) if verified else ""
             tls = TlsInfo(version=_text(version), cipher=_text(known.get(b"{cipher}", b"")), subject=subject)
         name = known.get(b"j")
-        return Session(
+        return _session(
             client_ip=self._client_ip,
             client_name=self._client_name,
             helo=self._helo,

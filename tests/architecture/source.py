@@ -47,8 +47,8 @@ class Module:
                 continue
             if item.name.endswith("_pb2"):
                 continue  # generated, and not among the modules
-            if item.name.startswith("authmilter.octets._compiled"):
-                continue  # written in C: the functions of octets/python.py, which is among them
+            if item.name.startswith(("authmilter.octets._compiled", "authmilter._makers")):
+                continue  # written in C: what octets/python.py and makers.py, which are among them, say
             # `from authmilter.dns import answer` names a module, `from authmilter.dns.answer import Found` a name in one
             name = item.name if item.name in known else item.name.rpartition(".")[0]
             assert name in known, f"{self.path}:{item.line}: imports {item.name}, which does not exist"

@@ -30,7 +30,7 @@ LAYERS = (
     Layer(
         "vocabulary",
         (
-            "deadline", "errors", "evidence", "grammar", "idn", "mail", "mailboxes", "message", "names", "text",
+            "deadline", "errors", "evidence", "grammar", "idn", "mail", "mailboxes", "makers", "message", "names", "text",
             "verdict", "verdict_json", "dns.answer", "bimi.evidence", "bimi.findings", "*.result", "octets.*",
         ),
         (),

@@ -224,6 +224,7 @@ ABILITIES = (
         ("os.environ", "os.getenv"),
         {
             "systemd.py": "LISTEN_FDS, NOTIFY_SOCKET and WATCHDOG_USEC",
+            "makers.py": "AUTHMILTER_PURE: as octets/chosen.py",
             "octets/chosen.py": "AUTHMILTER_PURE: Python's functions, not the compiled ones",
         },
     ),
