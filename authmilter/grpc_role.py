@@ -18,7 +18,7 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -121,9 +121,11 @@ class _GrpcDoor:
         """How many calls are at work."""
         return self._server.open_calls
 
-    async def adopt(self, sock: socket.socket, listener: str) -> None:
-        """Refuse: gRPC takes no connections (and is handed none)."""
-        raise OSError(f"{listener}: {sock.fileno()} cannot be handed to gRPC")
+    def begin(self) -> None:
+        """Do nothing: gRPC accepts since it was started."""
+
+    def leave(self, empty: Sequence[str] | None) -> None:
+        """Do nothing: the drain turns calls away."""
 
     async def finish(self, seconds: float, grace: float) -> tuple[int, int]:
         """Let calls end, which then are cut; returns how many were (none is open between messages)."""

@@ -1,13 +1,12 @@
 """The worker's end of its channel to the supervisor.
 
-The channel keeps messages whole and in order. What comes: `{"open": LISTENER, "n": N}` with a connection attached;
+The channel keeps messages whole and in order. What comes: `{"accept": true}`, from when on connections may be taken;
 pieces of text (marked by `PIECE`) and then `{"reload": DIGEST}` or `{"answer": N}`, which say what the text is;
-`{"drain": SECONDS, "grace": SECONDS}`, which may come again with less. What goes back: `{"state": [TAKEN, OPEN]}`, the
-number of the last connection taken and how many sessions are open (absolute, so that one that is lost does no harm; at
-least one a second, as a sign of life); `{"missed": [N]}` for connections that came without their descriptor;
-`{"digest"}` once that runtime is in use; `{"counters": {...}}`, those that changed; `{"ask": COMMAND, "n": N}`, which is
-answered as the control socket answers; `{"error"}`; `{"ended": [CLOSED, CUT]}` at the end. A connection is said to be
-taken before anything is read from it: until then the supervisor can hand it to another.
+`{"drain": SECONDS, "grace": SECONDS, "empty": [LISTENER]}`, which may come again with less; `empty` names listeners that
+are closed for good: who waits on them is taken first. What goes back: `{"sessions": OPEN}`, at least once a second, as a
+sign of life; `{"accepts": true}` once connections are accepted, and `false` once no more are; `{"digest"}` once that runtime is in use; `{"counters":
+{...}}`, those that changed; `{"ask": COMMAND, "n": N}`, which is answered as the control socket answers; `{"error"}`;
+`{"ended": [CLOSED, CUT]}` at the end. Nothing is said for each connection: that would cost more than accepting it.
 
 If the channel closes, the supervisor is gone: the worker finishes its sessions as if told to drain.
 """
@@ -18,7 +17,7 @@ import asyncio
 import json
 import socket
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 from authmilter.config.checked import checked
@@ -75,8 +74,11 @@ class Door(Protocol):
     def open_sessions(self) -> int:
         """How many sessions are open."""
 
-    async def adopt(self, sock: socket.socket, listener: str) -> None:
-        """Take a connection over; OSError if it is none any more."""
+    def begin(self) -> None:
+        """Accept connections from now on."""
+
+    def leave(self, empty: Sequence[str] | None) -> None:
+        """Accept nothing more; take first who waits on these listeners (None: on all that will be closed)."""
 
     async def finish(self, seconds: float, grace: float) -> tuple[int, int]:
         """Let the sessions end; return how many were closed between messages, and cut in one."""
@@ -110,12 +112,7 @@ class Link:
         self._reloading = asyncio.Lock()
         self._text = bytearray()
         self._outbox: deque[bytes] = deque()
-        self._taken = 0
-        self._missed: list[int] = []
-        self._new: list[tuple[socket.socket, str]] = []
-        self._adopting = 0
-        self._adopted = asyncio.Event()
-        self._state_due = True
+        self._sessions_due = True
         self._flush_due = False
         self._reported: dict[str, float] = {}
         self._draining: asyncio.Task[None] | None = None
@@ -162,7 +159,7 @@ class Link:
 
     def _changed(self) -> None:
         """Note that the number of sessions has."""
-        self._state_due = True
+        self._sessions_due = True
         self._flush_soon()
 
     def _flush_soon(self) -> None:
@@ -171,26 +168,21 @@ class Link:
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        """Say what is to be said, as far as there is room; then take over what was said to be taken."""
+        """Say what is to be said, as far as there is room."""
         self._flush_due = False
         try:
             while self._outbox:
                 self._channel.send(self._outbox[0])
                 self._outbox.popleft()
-            if self._state_due:
-                sessions = self._door.open_sessions + self._adopting + len(self._new)
-                self._channel.send(json.dumps({"state": (self._taken, sessions)}).encode())
-                self._state_due = False
+            if self._sessions_due:
+                self._channel.send(json.dumps({"sessions": self._door.open_sessions}).encode())
+                self._sessions_due = False
         except (BlockingIOError, InterruptedError):
             self._loop.add_writer(self._channel.fileno(), self._flush)
             return
         except OSError:
-            self._outbox.clear()  # the supervisor has gone; what it gave us is ours alone
+            self._outbox.clear()  # the supervisor has gone
         self._loop.remove_writer(self._channel.fileno())
-        new, self._new = self._new, []
-        for connection, listener in new:
-            self._adopting += 1
-            self._spawn(self._adopt(connection, listener))
 
     def _report(self) -> None:
         self._report_counters()
@@ -209,37 +201,27 @@ class Link:
     def _read(self) -> None:
         for _ in range(_BURST):
             try:
-                data, fds, _flags, _address = socket.recv_fds(self._channel, _MAX_MESSAGE, 1)
+                data = self._channel.recv(_MAX_MESSAGE)
             except (BlockingIOError, InterruptedError):
                 break
             except OSError:
-                data, fds = b"", []
+                data = b""
             if not data:
                 self._loop.remove_reader(self._channel.fileno())
                 self._alone = True
                 for waiting in [each for each in self._asked.values() if not each.done()]:
                     waiting.set_exception(ConnectionError("the supervisor has gone"))
-                self._drain(self._patience, self._work.loaded.config.limits.message)
+                self._drain(self._patience, self._work.loaded.config.limits.message, None)
                 return
             if data.startswith(PIECE):
                 self._text += data[len(PIECE) :]
             else:
-                self._obey(json.loads(data), fds)
-        if self._missed:
-            missed, self._missed = self._missed, []
-            self._say({"missed": missed})
-            self._work.note(
-                "no_descriptors", "no descriptor is left for a connection: raise the limit of open files"
-            )
+                self._obey(json.loads(data))
 
-    def _obey(self, message: dict[str, Any], fds: list[int]) -> None:
-        if "open" in message:
-            self._taken = int(message["n"])
-            if fds:
-                self._new.append((socket.socket(fileno=fds[0]), str(message["open"])))
-            else:
-                self._missed.append(self._taken)
-            self._changed()
+    def _obey(self, message: dict[str, Any]) -> None:
+        if "accept" in message:
+            self._door.begin()
+            self._say({"accepts": True})
         if "reload" in message:
             text, self._text = bytes(self._text), bytearray()
             self._spawn(self._reload(text, str(message["reload"])))
@@ -249,18 +231,7 @@ class Link:
             if waiting is not None and not waiting.done():
                 waiting.set_result(json.loads(text))
         if "drain" in message:
-            self._drain(float(message["drain"]), float(message["grace"]))
-
-    async def _adopt(self, connection: socket.socket, listener: str) -> None:
-        try:
-            connection.setblocking(False)
-            await self._door.adopt(connection, listener)
-        except OSError:
-            connection.close()  # the client went away between the supervisor's accept and here
-        finally:
-            self._adopting -= 1
-            self._adopted.set()
-            self._changed()
+            self._drain(float(message["drain"]), float(message["grace"]), message["empty"])
 
     async def _reload(self, text: bytes, digest: str) -> None:
         async with self._reloading:
@@ -275,16 +246,16 @@ class Link:
             if old is not None:
                 self._loop.call_later(OLD_RESOLVER, close_resolver, old)
 
-    def _drain(self, seconds: float, grace: float) -> None:
+    def _drain(self, seconds: float, grace: float, empty: Sequence[str] | None) -> None:
         async def drain() -> None:
-            while self._new or self._adopting:  # handed over before we were told to end
-                self._adopted.clear()
-                await self._adopted.wait()
             self._ended = await self._door.finish(seconds, grace)
             self._done.set()
 
         if self._draining is not None:
             self._draining.cancel()
+        else:
+            self._door.leave(empty)
+            self._say({"accepts": False})
         self._draining = self._spawn(drain())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -1,11 +1,11 @@
 """The parent process: listening sockets, workers, reload, drain, restart, control.
 
-What it does: opens the sockets, becomes the service user, forks the workers, accepts every milter connection and hands
-it to the worker with the fewest open sessions, replaces a worker that dies, and answers on the control socket.
-What it never does: read mail, hold keys, run an event loop, libmilter or grpc. So it can fork at any time.
+What it does: opens the sockets and keeps them open, becomes the service user, forks the workers, which accept on them,
+replaces a worker that dies, and answers on the control socket.
+What it never does: accept or read mail, hold keys, run an event loop, libmilter or grpc. So it can fork at any time.
 
 Here its parts are put together; each does one thing: `supervise/loop.py` waits, `crew.py` has the workers,
-`balance.py` spreads connections over them, `sockets.py` opens what is listened on, `changes.py` starts and reloads
+`sockets.py` opens what is listened on, `changes.py` starts and reloads
 (SIGHUP, SIGUSR1, control socket), `reading.py` reads the configuration in a child, `desk.py` has the control socket.
 
 How it fails: at start, with every complaint (ConfigError, PolicyError, StartError). Later, never by itself: a fault is
@@ -102,7 +102,6 @@ class Supervisor:
         self._desk.sweep(now)
         self._changes.look()
         self._changes.top_up()
-        self._crew.balancer.resume()
 
     def _say_bug(self, error: Exception) -> None:
         self._state.say_bug(error)
@@ -141,20 +140,17 @@ class Supervisor:
                 f"EXTEND_TIMEOUT_USEC={int(crew.longest_drain() * 1e6)}",
             )
         self._changes.give_up("the service is stopping")
-        crew.balancer.pause()
         serving = state.serving
-        for listener in serving.listeners:
-            crew.balancer.empty(listener)
-            self._sockets.close(listener)
-        serving.listeners = []
+        listeners, serving.listeners = serving.listeners, []
         for item in crew.members():
             early = item.role is Role.MILTER and item.generation != serving.number
-            crew.drain(item, 0.0 if early else None)
+            crew.drain(item, 0.0 if early else None, empty=() if early else listeners)
+        for listener in listeners:
+            self._sockets.close(listener)
 
     def _close_all(self) -> None:
         self._sockets.close_all(self._state.serving)
         self._desk.close()
-        self._crew.balancer.drop()
         self._loop.close()
 
     # -- what the crew tells -------------------------------------------------------------------------------
@@ -164,8 +160,10 @@ class Supervisor:
         return self._sockets.filenos(self._changes.generations) | self._desk.filenos()
 
     def settled(self) -> None:
-        """Hear that a worker uses its settings, or cannot, or has ended."""
+        """Hear that a worker uses its settings, or cannot, or accepts connections, or no more, or has ended."""
         self._changes.look()
+        if not (self._state.stopping and self._crew.accepting):  # looking costs them a connection
+            self._sockets.sweep()
 
     def ready(self, item: Member) -> None:
         """Hear that a worker serves."""
@@ -225,7 +223,6 @@ class Supervisor:
             "last_reload": self._changes.last,
             "restarts": crew.restarts,
             "sessions": crew.sessions,
-            "sessions_waiting": crew.balancer.waiting,
             "sessions_closed": crew.closed,
             "sessions_cut": crew.cut,
             "workers": [
@@ -234,9 +231,9 @@ class Supervisor:
                     "role": w.role,
                     "generation": w.generation,
                     "sessions": w.load,
-                    "sessions_handed": w.given,
+                    "sessions_taken": w.taken,
                     "messages": w.counters.get("messages", 0.0),
-                    "ready": w.ready,
+                    "ready": w.serves,
                     "draining": w.draining,
                     "digest": w.digest,
                     "uptime_seconds": round(now - w.started, 1),

@@ -1,4 +1,4 @@
-"""A worker process of the milter: one event loop, the connections its supervisor hands it, the runtime it judges with.
+"""A worker process of the milter: one event loop, the connections it accepts, the runtime it judges with.
 
 `link.py` is its end of the channel to the supervisor; `grpc_role.py` is the worker of the other role. How it fails: a
 configuration that cannot be used, or a library that is missing, is told to the supervisor, and the process ends.
@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from authmilter.grpc_places import Place
 from authmilter.link import MAX_ERROR, OLD_RESOLVER, Link, close_resolver
 from authmilter.mail import Session
 from authmilter.milter.native import MilterServer, NativeSettings
+from authmilter.milter.seats import Seat
 from authmilter.milter.session import SessionFactory, SessionSettings
 from authmilter.observe.counters import Counters
 from authmilter.observe.journal import LogJournal, make_log
@@ -189,23 +190,32 @@ def _built(
 
 
 class _NativeDoor(MilterServer):
-    """The native engine; tells when a connection has ended."""
+    """The native engine, which accepts on these listeners; they are closed once it does no more."""
 
-    def __init__(
-        self, work: Worker, ended: Callable[[], None], listeners: tuple[tuple[str, socket.socket], ...] = ()
-    ) -> None:
+    def __init__(self, work: Worker, listeners: Sequence[Listener], seat: Seat | None = None) -> None:
         milter = work.loaded.config.milter
         settings = NativeSettings(
-            max_sessions=milter.max_sessions, idle_timeout=milter.idle_timeout, progress=milter.progress
+            max_sessions=raise_file_limit(milter.max_sessions),
+            idle_timeout=milter.idle_timeout,
+            progress=milter.progress,
         )
-        super().__init__(listeners, work.sessions(), settings, work.note)
+        sockets = tuple((each.name, each.sock) for each in listeners)
+        super().__init__(sockets, work.sessions(), settings, work.note, seat)
         work.gather_lines(self.loop)
-        self._ended = ended
+        self._sources = listeners
 
-    def gone(self, connection: Any) -> None:
-        """Forget a connection and tell."""
-        super().gone(connection)
-        self._ended()
+    def begin(self) -> None:
+        """Accept connections from now on."""
+        self.start()
+
+    def leave(self, empty: Sequence[str] | None) -> None:
+        """Accept nothing more; take first who waits on these listeners (None: on all that are ours alone)."""
+        self.stop_accepting()
+        for source in self._sources:
+            if not source.activated and (empty is None or source.name in empty):
+                self.empty(source.name)
+            source.sock.close()
+        self._sources = ()
 
     async def finish(self, seconds: float, grace: float) -> tuple[int, int]:
         """Let the sessions end; return how many were closed between messages, and cut in one."""
@@ -252,23 +262,28 @@ def check_grpc() -> None:
 
 
 def serve(
-    loaded: Loaded, channel: socket.socket, listener: Listener | None, digest: str | None = None
+    loaded: Loaded,
+    channel: socket.socket,
+    listeners: Sequence[Listener],
+    digest: str | None = None,
+    seat: Seat | None = None,
 ) -> int:
     """Run a worker until its supervisor says otherwise; returns the exit code.
 
     Args:
         loaded: the configuration.
         channel: the socket to the supervisor.
-        listener: what libmilter accepts on; None with the native engine, which is handed connections.
+        listeners: what it accepts on; with libmilter one.
         digest: of the runtime that was checked; with other keys than those the worker ends, saying `stale`.
+        seat: which connections are its own, among the workers that accept on the same; with the native engine.
     """
     try:
         work = Worker(loaded, digest)
         gc.freeze()
-        if listener is not None:
-            _serve_libmilter(work, listener, channel)
+        if seat is None:
+            _serve_libmilter(work, listeners[0], channel)
         else:
-            run_loop(_serve_native(work, channel))
+            run_loop(_serve_native(work, channel, listeners, seat))
     except AuthMilterError as e:
         return _give_up(channel, e)
     return 0
@@ -324,13 +339,12 @@ def run_loop(main: Coroutine[Any, Any, None]) -> None:
     uvloop.run(main)
 
 
-async def _serve_native(work: Worker, channel: socket.socket) -> None:
-    link = Link(
-        work,
-        channel,
-        lambda ended: _NativeDoor(work, ended),
-        patience=work.loaded.config.milter.drain,
-    )
+async def _serve_native(
+    work: Worker, channel: socket.socket, listeners: Sequence[Listener], seat: Seat
+) -> None:
+    door = _NativeDoor(work, listeners, seat)
+    # It need not tell when a session has ended: the supervisor sees that in its seat.
+    link = Link(work, channel, lambda _ended: door, patience=work.loaded.config.milter.drain)
     await link.finished()
     work.close()
 
@@ -349,15 +363,18 @@ class _LibmilterDoor:
         """How many sessions are open."""
         return len(self._engine.connections)
 
-    async def adopt(self, sock: socket.socket, listener: str) -> None:
-        """Refuse: libmilter takes no connections (and is handed none)."""
-        raise OSError(f"{listener}: {sock.fileno()} cannot be handed to libmilter")
+    def begin(self) -> None:
+        """Do nothing: libmilter accepts since it was started."""
 
-    async def finish(self, seconds: float, grace: float) -> tuple[int, int]:
-        """Take no more sessions and let the open ones end; libmilter then gives up the rest within 5 s."""
-        del grace
+    def leave(self, empty: Sequence[str] | None) -> None:
+        """Take no more sessions."""
+        del empty  # what libmilter has not accepted it never will
         self._engine.stop_accepting()
         _wake_main_thread()
+
+    async def finish(self, seconds: float, grace: float) -> tuple[int, int]:
+        """Let the open sessions end; libmilter then gives up the rest within 5 s."""
+        del grace
         until = asyncio.get_running_loop().time() + seconds
         await self._wait(
             _SETTLES, lambda: False
@@ -463,8 +480,8 @@ async def _serve_alone(work: Worker, config_path: str | None, listeners: list[Li
     from authmilter.config import load as config_load  # noqa: PLC0415 - loads pydantic
 
     loop = asyncio.get_running_loop()
-    door = _NativeDoor(work, lambda: None, tuple((each.name, each.sock) for each in listeners))
-    await door.start()
+    door = _NativeDoor(work, listeners)
+    door.start()
     told: asyncio.Queue[int] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         loop.add_signal_handler(number, told.put_nowait, number)

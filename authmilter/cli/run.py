@@ -125,7 +125,7 @@ def show(answer: dict[str, Any], out: Console) -> None:
         )
     out.print(table)
     out.print(
-        f"{answer['sessions']} sessions open, {answer['sessions_waiting']} waiting; workers restarted"
+        f"{answer['sessions']} sessions open; workers restarted"
         f" {answer['restarts']} times; ended by us: {answer['sessions_closed']} sessions between messages,"
         f" {answer['sessions_cut']} at work"
     )

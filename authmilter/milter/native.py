@@ -14,10 +14,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import select
 import socket
-import sys
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import coroutine
 from typing import Any, cast
 
@@ -28,25 +29,28 @@ from authmilter.milter.protocol import (
     Reply,
     Verb,
 )
+from authmilter.milter.seats import Board, Seat
 from authmilter.milter.session import MilterSession, Pending, Phase
 from authmilter.milter.sockets import DEFAULT_BACKLOG
 
 __all__ = ["Counters", "Drained", "MilterServer", "NativeSettings", "serve"]
 
-#: From Python 3.13 on a closed server removes its unix socket's path, which other processes still serve.
-_KEEP_PATH: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+#: How long a worker looks away from a connection that it leaves to another, in seconds.
+_LOOK_AWAY = 0.001
+#: Octets of unread replies at which a loop stops writing unless told otherwise.
+_USUAL_LIMIT = 64 * 1024
+#: No descriptor is left, or no memory for one.
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NativeSettings:
     """Limits of the engine; times in seconds.
 
-    `max_sessions`: connections open at a time; more wait to be accepted (but those that come in the same moment as
-    the last one are taken). `idle_timeout`: how long a connection may say nothing (an SMTP client may, for as long as
+    `max_sessions`: connections open at a time; more wait to be accepted. `idle_timeout`: how long a connection may say nothing (an SMTP client may, for as long as
     the MTA lets it). `header_timeout`: from the first header field to the last. `progress`: how often the MTA is told
     that a verdict is still coming. `verdict_timeout`: how long that goes on. `sweep`: how often connections that are
-    over their time are looked for. `backlog`: how many connections may wait to be accepted (the same number as where
-    the socket was opened). `max_packet`: the largest packet in octets. `write_limit`: octets of unread replies at which
+    over their time are looked for. `max_packet`: the largest packet in octets. `write_limit`: octets of unread replies at which
     reading stops.
     """
 
@@ -56,9 +60,8 @@ class NativeSettings:
     progress: float = 3.0
     verdict_timeout: float = 120.0
     sweep: float = 1.0
-    backlog: int = DEFAULT_BACKLOG
     max_packet: int = DEFAULT_MAX_PACKET
-    write_limit: int = 64 * 1024
+    write_limit: int = _USUAL_LIMIT
 
 
 @dataclass(slots=True, kw_only=True)
@@ -118,6 +121,7 @@ class _Connection(asyncio.Protocol):
         "_transport",
         "judged_since",
         "last",
+        "opening",
         "phase_since",
     )
 
@@ -131,13 +135,18 @@ class _Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._phase = Phase.NEW
         self.last = self.phase_since = self.judged_since = self._loop.time()
+        #: what makes it a connection of the loop's, until it is one
+        self.opening: Coroutine[Any, Any, Any] | None = None
 
     # -- what the loop calls -----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by their class
-        self._transport.set_write_buffer_limits(self._server.settings.write_limit)
-        self._server.opened(self)
+        if self._server.settings.write_limit != _USUAL_LIMIT:
+            self._transport.set_write_buffer_limits(self._server.settings.write_limit)
+        self._loop.call_soon(self._opened)
+        if self._server.closing:
+            self.close()
 
     def data_received(self, data: bytes) -> None:
         self.last = self._loop.time()
@@ -192,6 +201,17 @@ class _Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     # -- what the server calls ---------------------------------------------------------------------------------
+
+    def itself(self) -> _Connection:
+        """Return this: loops want to be given what makes a protocol."""
+        return self
+
+    def _opened(self) -> None:
+        """Let go of what has made the connection: the loop calls this when that is done."""
+        opening, self.opening = self.opening, None
+        assert opening is not None  # it was set by whoever made this
+        with contextlib.suppress(StopIteration):
+            opening.send(None)
 
     @property
     def between_messages(self) -> bool:
@@ -285,7 +305,11 @@ class _Connection(asyncio.Protocol):
 
 
 class MilterServer:
-    """The connections of one worker; made by `serve`."""
+    """The connections of one worker; made by `serve`.
+
+    It accepts one connection of each listener in a turn of the loop, and leaves those to other workers that are theirs
+    (`seats.py`): then it looks away for a moment instead of being told again and again that somebody waits.
+    """
 
     def __init__(
         self,
@@ -293,6 +317,7 @@ class MilterServer:
         session_factory: Callable[[str], MilterSession],
         settings: NativeSettings,
         note: Callable[[str, str], None],
+        seat: Seat | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.settings = settings
@@ -302,11 +327,12 @@ class MilterServer:
         self.closing = False
         self._factory = session_factory
         self._listeners = tuple(listeners)
-        self._servers: list[asyncio.Server] = []
+        self._seat = seat or Seat(Board(1), 0)
         self._connections: set[_Connection] = set()
-        self._accepting = False
-        self._wanted = True
-        self._changing: asyncio.Task[None] | None = None
+        self._wanted = False
+        self._watching = False
+        self._waiting = select.poll()
+        self._away: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
         self._empty.set()
         self._sweeper = self.loop.call_later(self.settings.sweep, self._sweep)
@@ -316,32 +342,36 @@ class MilterServer:
         """How many connections are open."""
         return len(self._connections)
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Begin to accept on all listeners.
 
         Raises:
             OSError: a socket that cannot be listened on.
         """
-        self._accepting = True
-        try:
-            for name, sock in self._listeners:
-                self._servers.append(await self._listen(name, sock))
-        except OSError:
-            self._pause()
-            raise
-
-    async def adopt(self, sock: socket.socket, listener: str) -> None:
-        """Take over a connection that another process accepted.
-
-        Raises:
-            OSError: the descriptor is no connected stream socket.
-        """
-        await self.loop.connect_accepted_socket(self._maker(listener), sock)
+        for name, sock in self._listeners:
+            if not sock.getsockopt(
+                socket.SOL_SOCKET, socket.SO_ACCEPTCONN
+            ):  # a loop would find nothing wrong
+                raise OSError(errno.EINVAL, "not a listening socket", name)
+            sock.setblocking(False)
+            self._waiting.register(sock, select.POLLIN)
+        self._wanted = True
+        self._watch()
 
     def stop_accepting(self) -> None:
         """Accept nothing more; what is open goes on."""
         self._wanted = False
-        self._pause()
+        self._look_away()
+        self._seat.accept(False)
+
+    def empty(self, name: str) -> None:
+        """Take all who wait on a listener that will be closed."""
+        for listener, sock in self._listeners:
+            waiting = (
+                DEFAULT_BACKLOG if listener == name else 0
+            )  # more cannot wait; those who come later are late
+            while waiting and self._take(listener, sock):
+                waiting -= 1
 
     async def drain(self, seconds: float, *, grace: float = 60.0) -> Drained:
         """Accept nothing more and let open connections end by themselves for `seconds`; then close them between two
@@ -368,72 +398,105 @@ class MilterServer:
         self.closing = True
         self.stop_accepting()
         self._sweeper.cancel()
-        if self._changing is not None:
-            self._changing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._changing
-            self._pause()
         for connection in tuple(self._connections):
             connection.abort()
         await self._wait_empty(1.0)
 
     # -- what a connection calls -------------------------------------------------------------------------------
 
-    def opened(self, connection: _Connection) -> None:
-        """Count a new connection; stop accepting at the limit."""
-        self.counters.accepted += 1
-        self._connections.add(connection)
-        self._empty.clear()
-        if self.closing:
-            connection.close()
-        elif self._accepting and len(self._connections) >= self.settings.max_sessions:
-            self.counters.paused += 1
-            self._pause()
-
     def gone(self, connection: _Connection) -> None:
         """Forget a connection; accept again below the limit."""
         self._connections.discard(connection)
+        self._seat.closed()
         if not self._connections:
             self._empty.set()
-        self._resume()
+        if self._away is not None:
+            self._look_again()
+        elif not self._watching:
+            self._watch()
 
-    # -- inside ------------------------------------------------------------------------------------------------
+    # -- accepting ---------------------------------------------------------------------------------------------
 
-    def _maker(self, listener: str) -> Callable[[], _Connection]:
-        return lambda: _Connection(self, self._factory(listener))
+    def _watch(self) -> None:
+        """Be told of those who wait, where that is wanted and there is room."""
+        if self._watching or not self._wanted or len(self._connections) >= self.settings.max_sessions:
+            return
+        if self._away is not None:
+            self._away.cancel()
+            self._away = None
+        self._watching = True
+        self._seat.accept(True)
+        for name, sock in self._listeners:
+            self.loop.add_reader(sock.fileno(), partial(self._ready, name, sock))
 
-    async def _listen(self, name: str, sock: socket.socket) -> asyncio.Server:
-        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):  # uvloop would find nothing wrong
-            raise OSError(errno.EINVAL, "not a listening socket", name)
-        # A duplicate, so that accepting can stop and begin again: closing a server closes its socket.
-        ours = sock.dup()
-        try:
-            ours.setblocking(False)
-            make, backlog = self._maker(name), self.settings.backlog
-            if sock.family == socket.AF_UNIX:
-                return await self.loop.create_unix_server(make, sock=ours, backlog=backlog, **_KEEP_PATH)
-            return await self.loop.create_server(make, sock=ours, backlog=backlog)
-        except BaseException:
-            ours.close()
-            raise
+    def _look_away(self) -> None:
+        """Be told of nobody for now; they wait in the kernel's queue."""
+        if self._away is not None:
+            self._away.cancel()
+            self._away = None
+        if self._watching:
+            self._watching = False
+            for _, sock in self._listeners:
+                self.loop.remove_reader(sock.fileno())
+
+    def _look_again(self) -> None:
+        """See whether somebody still waits whom another worker should have taken."""
+        assert self._away is not None  # we have looked away
+        self._away.cancel()
+        self._away = None
+        if not self._waiting.poll(0):
+            self._seat.nobody_waits()
+        elif not self._seat.may_take(self.loop.time()):
+            self._away = self.loop.call_later(_LOOK_AWAY, self._look_again)
+            return
+        self._watch()
 
     def _pause(self) -> None:
-        self._accepting = False
-        servers, self._servers = self._servers, []
-        for server in servers:
-            server.close()
+        """Leave those who wait to other workers until a session has ended, or the next sweep."""
+        self.counters.paused += 1
+        self._look_away()
+        self._seat.accept(False)
 
-    def _resume(self) -> None:
-        """Accept again, where that is wanted and there is room."""
-        if self._wanted and not self._accepting and len(self._connections) < self.settings.max_sessions:
-            self._accepting = True
-            self._changing = self.loop.create_task(self._start_again())
+    def _ready(self, name: str, sock: socket.socket) -> None:
+        if not self._seat.may_take(self.loop.time()):
+            self._look_away()
+            self._away = self.loop.call_later(_LOOK_AWAY, self._look_again)
+            return
+        self._take(name, sock)
+        if self._watching and len(self._connections) >= self.settings.max_sessions:
+            self._pause()
 
-    async def _start_again(self) -> None:
+    def _take(self, name: str, listener: socket.socket) -> bool:
+        """Accept a connection; False if there is none, or it cannot be taken."""
         try:
-            await self.start()
-        except OSError as e:  # out of descriptors: the next sweep tries again
-            self.note("milter_cannot_accept", str(e))
+            sock, _ = listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return False  # another worker has it, or it has gone
+        except OSError as e:
+            if e.errno in _EXHAUSTED:
+                self.note(
+                    "no_descriptors", "no descriptor is left for a connection: raise the limit of open files"
+                )
+            else:
+                self.note("milter_cannot_accept", str(e))
+            self._pause()
+            return False
+        connection = _Connection(self, self._factory(name))
+        # A coroutine without a task: its first step does everything but wait until the loop has called
+        # `connection_made`, which nobody here waits for. With a task a connection costs a quarter more.
+        connection.opening = self.loop.connect_accepted_socket(connection.itself, sock)
+        try:
+            connection.opening.send(None)
+        except OSError:
+            sock.close()  # it has gone meanwhile
+            return True
+        self.counters.accepted += 1
+        self._connections.add(connection)
+        self._seat.opened()
+        self._empty.clear()
+        return True
+
+    # -- inside ------------------------------------------------------------------------------------------------
 
     async def _wait_empty(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -446,7 +509,7 @@ class MilterServer:
             if counter:
                 setattr(self.counters, counter, getattr(self.counters, counter) + 1)
                 connection.abort()
-        self._resume()
+        self._watch()
         self._sweeper = self.loop.call_later(self.settings.sweep, self._sweep)
 
 
@@ -456,19 +519,21 @@ async def serve(
     settings: NativeSettings | None = None,
     *,
     note: Callable[[str, str], None] = lambda _name, _sentence: None,
+    seat: Seat | None = None,
 ) -> MilterServer:
     """Serve milter connections on the running loop, and return the server at once.
 
     Args:
         listeners: name and listening stream socket of each; the sockets stay the caller's, who may close them
-            after the server has stopped. None at all is fine where connections are only adopted.
+            after the server has stopped.
         session_factory: makes the session of a connection, given the listener's name.
         settings: the limits.
         note: told of what an administrator should know (a short name, the sentence).
+        seat: which connections are this server's, where others accept on the same sockets; None: all are.
 
     Raises:
         OSError: a socket that cannot be listened on.
     """
-    server = MilterServer(listeners, session_factory, settings or NativeSettings(), note)
-    await server.start()
+    server = MilterServer(listeners, session_factory, settings or NativeSettings(), note, seat)
+    server.start()
     return server

@@ -2,7 +2,8 @@
 
 If sockets, workers, engine, log and user are as before, each worker builds the new runtime and uses it from the next
 MAIL or call on; one that does not get there is replaced. Else a new generation of workers starts beside the old one,
-which gets no new connections once the new one is complete, and ends when its sessions have, or after `milter.drain` or `grpc.drain`.
+which accepts nothing more once the new one is complete, and ends when its sessions have, or after `milter.drain` or
+`grpc.drain`. The change is done when the new one accepts and the old one has said that it does no more.
 One change goes on at a time; what is asked for meanwhile is read in one further go, and at most two generations live.
 
 How it fails: a start by `failure`, which ends the service. A reload that fails leaves the old settings in use, and all
@@ -44,6 +45,8 @@ __all__ = ["Asker", "Changes"]
 
 #: How long the workers may take that are to use a configuration.
 _TAKE_SECONDS = 30.0
+#: How long the old generation may take to say that it accepts nothing more; who does not say so hangs.
+_LEAVE_SECONDS = 2.0
 #: How long the sessions of the last generation but one may go on when a further one is to start.
 _MAKE_ROOM = 5.0
 #: Workers of a new generation that may die before it is complete.
@@ -71,7 +74,8 @@ class _Change:
     """A start or reload under way, and who waits to hear of it.
 
     First `check` is set; then `settings` are, and `growing` is the new generation (None: the running workers are to
-    swap). `replaced` are the workers that were given up because they did not.
+    swap). `replaced` are the workers that were given up because they did not. `leaving` is the generation that gives way
+    to the new one, which serves by then.
     """
 
     waiting: list[Asker]
@@ -79,6 +83,7 @@ class _Change:
     check: _Check | None = None
     settings: Settings | None = None
     growing: Generation | None = None
+    leaving: Generation | None = None
     warnings: list[str] = field(default_factory=list)
     deaths: int = 0
     trouble: str = ""
@@ -139,8 +144,9 @@ class Changes:
     @property
     def generations(self) -> list[Generation]:
         """The generation that serves, and the one that is growing."""
-        growing = self._change.growing if self._change is not None else None
-        return [self._state.serving, *([growing] if growing is not None else [])]
+        change = self._change
+        others = (change.growing, change.leaving) if change is not None else ()
+        return [self._state.serving, *(each for each in others if each is not None)]
 
     # -- reading -------------------------------------------------------------------------------------------
 
@@ -267,7 +273,7 @@ class Changes:
 
     def _limit(self, config: Config) -> None:
         wanted = config.milter.max_sessions
-        self._crew.balancer.most = most = raise_file_limit(wanted)
+        most = raise_file_limit(wanted)
         if most < wanted:
             warning = f"milter.max_sessions is {wanted}, but the limit of open files allows a worker {most}"
             self._state.say("warning", "configuration", warning=warning)
@@ -291,11 +297,12 @@ class Changes:
         return all(item.generation >= self._state.serving.number for item in self._crew.members())
 
     def ready(self, item: Member) -> None:
-        """Let a worker that replaces another one be found; those of a growing generation are when it serves."""
+        """Let a worker that replaces another one accept and be found; those of a growing generation do when it serves."""
         if item.generation == self._state.serving.number and not item.draining:
-            self._publish(item)
+            self._let_serve(item)
 
-    def _publish(self, item: Member) -> None:
+    def _let_serve(self, item: Member) -> None:
+        self._crew.begin(item)
         for place in item.post.places:
             try:
                 publish(place, item.pid)
@@ -305,7 +312,8 @@ class Changes:
     def failed(self, item: Member, why: str) -> bool:
         """Hear that a worker died by itself; True if it was one of a generation that is growing."""
         change = self._change
-        if change is None or change.growing is None or change.growing.number != item.generation:
+        growing = change.growing if change is not None and change.leaving is None else None
+        if change is None or growing is None or growing.number != item.generation:
             return False
         change.deaths += 1
         change.trouble = item.trouble or why
@@ -321,6 +329,10 @@ class Changes:
         if settings is None:
             if late:
                 self._finish({"error": "reading the configuration took too long"})
+        elif change.leaving is not None:
+            grown = self._crew.of(self._state.serving.number)
+            if late or (change.leaving.number not in self._crew.accepting and all(w.serves for w in grown)):
+                self._finish({})
         elif growing is None:
             self._look_at_swap(change, settings, late=late)
         elif not self._has_room():
@@ -328,8 +340,10 @@ class Changes:
         else:
             grown = self._crew.of(growing.number)
             if len(grown) == len(growing.posts()) and all(w.ready for w in grown):
+                change.leaving, change.growing = self._state.serving, growing
+                change.deadline = time.monotonic() + _LEAVE_SECONDS
                 self._switch(growing)
-                self._finish({})
+                self.look()
             elif late or change.deaths >= _MAX_DEATHS:
                 why = change.trouble or f"not ready after {_TAKE_SECONDS:.0f} seconds"
                 self._finish({"error": f"the workers do not start: {why}"})
@@ -353,26 +367,18 @@ class Changes:
 
     def _switch(self, growing: Generation) -> None:
         """Let the new generation, which is complete, serve."""
-        balancer = self._crew.balancer
-        balancer.pause()
         old = self._state.serving
-        for listener in old.listeners:
-            if listener not in growing.listeners:
-                balancer.empty(listener)
+        dropped = [listener for listener in old.listeners if listener not in growing.listeners]
         self._state.serving = growing
         for item in self._crew.of(growing.number):
-            self._publish(item)
-        self._sockets.close_other(old, growing)
-        if not growing.native:  # libmilter takes only what it accepts itself
-            balancer.drop()
+            self._let_serve(item)
         config = growing.config
         self._state.log = make_log(runtime.log_settings(config))
         for item in self._crew.of(old.number):
-            self._crew.drain(item)
+            self._crew.drain(item, empty=dropped)
         if self._state.up and old.config.control.socket != config.control.socket:
             self._desk.reopen(config)
         self._crew.forgive()
-        balancer.resume()
 
     # -- the end of a change -------------------------------------------------------------------------------
 
@@ -387,7 +393,10 @@ class Changes:
         if "error" in answer:
             self._take_back(change, answer)
         else:
+            if change.leaving is not None:
+                self._sockets.close_other(change.leaving, state.serving)
             answer = self._say_done(change)
+        self._sockets.sweep()
         if change.settings is not None or "error" in answer:
             self._last = {**answer, "at": time.monotonic()}
         _answer(change.waiting, answer)
@@ -440,6 +449,9 @@ class Changes:
         again, self._again = self._again, None
         _answer(again or (), {"error": why})
         if self._change is None:
+            return
+        if self._change.leaving is not None:
+            self._finish({})  # all but done
             return
         if not self._state.up:
             change, self._change = self._change, None

@@ -1,14 +1,15 @@
 """The worker processes: starting them, what they say and are told, their end.
 
-What it promises: every child is waited for, its counters and sessions are counted, and what it was handed and never
-took goes to another. A worker that dies is replaced at once; one that lives less than `_SHORT_LIFE` for the third time
-after a pause that doubles up to `_MAX_PAUSE`, which workers of another role do not wait for. A worker that is silent or
-does not end in time is killed.
+What it promises: every child is waited for, and its counters and sessions are counted. The connections that it has not
+accepted wait for another in the kernel's queue. A worker that dies is replaced at once; one that lives less than
+`_SHORT_LIFE` for the third time after a pause that doubles up to `_MAX_PAUSE`, which workers of another role do not wait
+for. A worker that is silent or does not end in time is killed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import json
 import os
@@ -16,15 +17,16 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
 from authmilter import worker
 from authmilter.grpc_places import forget_path
+from authmilter.milter.seats import Seat
 from authmilter.observe.counters import add_up
-from authmilter.supervise.balance import Balancer
+from authmilter.startup import Listener
 from authmilter.supervise.loop import Loop
 from authmilter.supervise.member import Member
 from authmilter.supervise.settings import Generation, Post, Role
@@ -51,7 +53,7 @@ class Parent(Protocol):
         """Return the descriptors of our state that are not watched by the loop; a child closes them."""
 
     def settled(self) -> None:
-        """Hear that a worker uses its settings, or cannot, or has ended."""
+        """Hear that a worker uses its settings, or cannot, or accepts connections, or no more, or has ended."""
 
     def ready(self, item: Member) -> None:
         """Hear that a worker serves."""
@@ -93,12 +95,11 @@ class Crew:
         self._members: dict[int, Member] = {}
         self._trouble = {role: _Trouble() for role in Role}
         self._counters_of_the_dead: dict[str, float] = {}
-        self.balancer = Balancer(state, loop, self.members)
         #: workers that were replaced because they died
         self.restarts = 0
         #: sessions ended by us between messages, and at work
         self.closed = 0
-        self._cut = 0
+        self.cut = 0
 
     def members(self) -> list[Member]:
         """Return all workers there are."""
@@ -119,9 +120,9 @@ class Crew:
         return sum(item.load for item in self._members.values())
 
     @property
-    def cut(self) -> int:
-        """How many sessions were ended at work."""
-        return self._cut + self.balancer.cut
+    def accepting(self) -> set[int]:
+        """The generations of which a worker may still accept connections."""
+        return {item.generation for item in self._members.values() if item.begun}
 
     def counters(self) -> dict[str, float]:
         """Return the counters of all, also of those that have ended."""
@@ -155,23 +156,41 @@ class Crew:
                 return  # the next tick tries again
 
     def _spawn(self, post: Post, generation: Generation) -> None:
+        number = self._free_seat(generation) if post.role is Role.MILTER and generation.native else None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid == 0:
-            keep = {theirs.fileno()} | ({post.listener.sock.fileno()} if post.listener is not None else set())
+            keep = {theirs.fileno(), *(listener.sock.fileno() for listener in post.listeners)}
             settings = generation.settings
             if post.role is Role.GRPC:
                 work = partial(worker.serve_grpc, settings.loaded, theirs, post.places, settings.digest)
             else:
-                work = partial(worker.serve, settings.loaded, theirs, post.listener, settings.digest)
+                seat = Seat(generation.board, number) if number is not None else None
+                work = partial(worker.serve, settings.loaded, theirs, post.listeners, settings.digest, seat)
             self.in_child(work, close={ours.fileno()}, keep=keep)
         theirs.close()
         ours.setblocking(False)
         config = generation.config
         drain = config.grpc.drain if post.role is Role.GRPC else config.milter.drain
         item = Member(pid, post, generation.number, ours, drain, time.monotonic())
+        if number is not None:
+            item.board, item.seat = generation.board, number
+            item.taken_before = item.board.taken(number)
         self._members[pid] = item
         self._loop.watch(ours, selectors.EVENT_READ, partial(self._on_channel, item))
+
+    def _free_seat(self, generation: Generation) -> int:
+        """Return the first seat of a generation that nobody has.
+
+        Raises:
+            OSError: those who were replaced have not ended yet, and have them all.
+        """
+        board = generation.board
+        used = {item.seat for item in self._members.values() if item.board is board}
+        for number in range(board.seats):
+            if number not in used:
+                return number
+        raise OSError(errno.EAGAIN, "too many workers that were replaced are still ending")
 
     def in_child(self, work: Callable[[], int], *, close: set[int], keep: set[int]) -> None:
         """Do `work` in a process that has just been forked, and end it; never returns.
@@ -183,9 +202,8 @@ class Crew:
         """
         code = 70
         try:
-            mine = self._loop.leave() | self._parent.filenos() | self.balancer.filenos() | close
-            for item in self._members.values():
-                mine |= item.filenos()
+            mine = self._loop.leave() | self._parent.filenos() | close
+            mine |= {item.channel.fileno() for item in self._members.values()}
             for fd in mine - keep - {-1}:
                 os.close(fd)
             code = work()
@@ -241,7 +259,12 @@ class Crew:
                 )
                 self._kill(item)
                 break
-        self.balancer.resume()
+
+    def begin(self, item: Member) -> None:
+        """Let a worker of the native engine accept connections."""
+        if item.board is not None and not item.begun:
+            item.begun = True
+            self.send(item, json.dumps({"accept": True}).encode())
 
     def _close_channel(self, item: Member) -> None:
         if item.channel.fileno() >= 0:
@@ -251,16 +274,11 @@ class Crew:
         item.outbox.clear()
 
     def _heard(self, item: Member, message: dict[str, Any]) -> None:
-        if "missed" in message:
-            # It had no descriptor left for this one.
-            item.full = True
-            self._loop.later(_AT_ONCE, partial(setattr, item, "full", False))
-            for _, connection, listener in (item.pending.pop(int(number)) for number in message["missed"]):
-                self.balancer.hand_over(connection, listener)
-        if "state" in message:
-            taken, item.sessions = (int(number) for number in message["state"])
-            for number in [n for n in item.pending if n <= taken]:
-                item.pending.pop(number)[1].close()
+        if "sessions" in message:
+            item.sessions = int(message["sessions"])
+        if "accepts" in message:
+            item.accepts = bool(message["accepts"])
+            item.begun = item.begun and item.accepts
         if "counters" in message:
             item.counters.update({str(k): float(v) for k, v in message["counters"].items()})
         if "ended" in message:
@@ -275,24 +293,26 @@ class Crew:
             self._parent.ready(item)
         if "stale" in message:
             self._parent.stale()
-        if "digest" in message or "error" in message:
+        if not message.keys().isdisjoint(("digest", "error", "accepts")):
             self._parent.settled()
         if "ask" in message:
             self._parent.asked(item, str(message["ask"]), int(message["n"]))
 
     # -- ending --------------------------------------------------------------------------------------------
 
-    def drain(self, item: Member, seconds: float | None = None) -> None:
+    def drain(self, item: Member, seconds: float | None = None, *, empty: Iterable[Listener] = ()) -> None:
         """Tell a worker to end when its sessions have.
 
         Args:
             item: which.
             seconds: after these at most; default: as the settings that it works by say for its role.
+            empty: listening sockets that will be closed; it takes first who waits there.
         """
         item.draining = True
         wait = item.drain if seconds is None else seconds
         grace = self._state.config.limits.message  # what a message that has begun may take to its reply
-        self.send(item, json.dumps({"drain": wait, "grace": grace}).encode())
+        names = [listener.name for listener in empty]
+        self.send(item, json.dumps({"drain": wait, "grace": grace, "empty": names}).encode())
         self._loop.later(wait + grace + _GRACE, partial(self._kill, item))
 
     def longest_drain(self) -> float:
@@ -304,7 +324,7 @@ class Crew:
         """Tell all workers to end at once."""
         for item in self._members.values():
             item.draining = True
-            self.send(item, json.dumps({"drain": 0, "grace": 0}).encode())
+            self.send(item, json.dumps({"drain": 0, "grace": 0, "empty": []}).encode())
             self._loop.later(_AT_ONCE, partial(self._kill, item))
 
     def replace(self, item: Member, why: str) -> None:
@@ -327,7 +347,7 @@ class Crew:
             # Our own seconds count, not the clock's.
             item.silent = 0 if slept else item.silent + 1
             if item.silent == _MAX_SILENCE:
-                self._state.say("error", "worker hangs", pid=item.pid, role=item.role, sessions=item.sessions)
+                self._state.say("error", "worker hangs", pid=item.pid, role=item.role, sessions=item.load)
             if item.silent >= _MAX_SILENCE:
                 self._kill(item)
 
@@ -357,19 +377,19 @@ class Crew:
                 self._bury(item, status)
         self._parent.settled()
         self._parent.top_up()
-        self.balancer.resume()
 
     def _bury(self, item: Member, status: int) -> None:
         """Settle the affairs of a worker that has ended."""
         self._close_channel(item)
         self._counters_of_the_dead = add_up([self._counters_of_the_dead, item.counters])
-        self.balancer.take_back(item)
         for place in item.post.places:
             forget_path(place, item.pid)
         clean = item.draining and os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
-        closed, cut = item.ended if clean else (0, item.sessions)
+        closed, cut = item.ended if clean else (0, item.load)
         self.closed += closed
-        self._cut += cut
+        self.cut += cut
+        if item.board is not None:
+            item.board.clear(item.seat)
         if item.draining:
             self._state.say(
                 "info",
@@ -399,6 +419,5 @@ class Crew:
             role=item.role,
             why=why,
             sessions_cut=cut,
-            handed_on=len(item.pending),
             restarts=self.restarts,
         )

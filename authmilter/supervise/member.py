@@ -6,17 +6,15 @@ import socket
 from collections import deque
 from dataclasses import dataclass, field
 
+from authmilter.milter.seats import Board
 from authmilter.supervise.settings import Post, Role
 
 __all__ = ["Member"]
 
-#: A worker that left a connection untaken for so long gets no further ones.
-_SLOW = 2.0
-
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """One child. `drain` is how long its sessions may go on once it is to end. `sessions` is what it says; `pending` is what it was handed and has not said it took, by number."""
+    """One child. `drain` is how long its sessions may go on once it is to end. `begun`: it was told to accept connections, and has not said that it has stopped; `accepts`: it says that it does. `sessions` is what it says of itself; with a `board`, which the native engine's have, what stands there counts."""
 
     pid: int
     post: Post
@@ -26,10 +24,12 @@ class Member:
     started: float
     ready: bool = False
     draining: bool = False
-    full: bool = False
+    begun: bool = False
+    accepts: bool = False
+    board: Board | None = None
+    seat: int = 0
+    taken_before: int = 0
     sessions: int = 0
-    given: int = 0
-    pending: dict[int, tuple[float, socket.socket, str]] = field(default_factory=dict)
     outbox: deque[bytes] = field(default_factory=deque)
     digest: str = ""
     ended: tuple[int, int] = (0, 0)
@@ -44,15 +44,15 @@ class Member:
 
     @property
     def load(self) -> int:
-        """How many sessions it has, as far as we know."""
-        return self.sessions + len(self.pending)
+        """How many sessions it has."""
+        return self.sessions if self.board is None else self.board.sessions(self.seat)
 
-    def takes(self, now: float, most: int) -> bool:
-        """Say whether it can be handed a connection."""
-        if not self.ready or self.draining or self.full or self.outbox or self.load >= most:
-            return False
-        return not self.pending or now - next(iter(self.pending.values()))[0] < _SLOW
+    @property
+    def serves(self) -> bool:
+        """False of one that is starting."""
+        return self.ready and (self.board is None or self.accepts or self.draining)
 
-    def filenos(self) -> set[int]:
-        """Return the descriptors that the parent holds for it."""
-        return {self.channel.fileno()} | {sock.fileno() for _, sock, _ in self.pending.values()}
+    @property
+    def taken(self) -> int:
+        """How many connections it has accepted, where we know that."""
+        return 0 if self.board is None else self.board.taken(self.seat) - self.taken_before

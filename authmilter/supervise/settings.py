@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from authmilter.config.loaded import Loaded
 from authmilter.grpc_places import Place
 from authmilter.link import PIECE
+from authmilter.milter.seats import Board
 from authmilter.startup import Listener
 
 if TYPE_CHECKING:
@@ -56,23 +57,32 @@ class Settings:
 class Post:
     """A place for one worker: its role, its number in it, and the sockets that are its alone.
 
-    `listener` is libmilter's (None: connections are handed over); `places` are those of a gRPC worker.
+    `listeners` are what a milter worker accepts on, all of them or, with libmilter, one; `places` are those of a gRPC
+    worker.
     """
 
     role: Role
     number: int
-    listener: Listener | None = None
+    listeners: tuple[Listener, ...] = ()
     places: tuple[Place, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
 class Generation:
-    """Workers that were started for the same processes; a swap gives them new settings."""
+    """Workers that were started for the same processes; a swap gives them new settings.
+
+    `board` says what each worker of the native engine has; it is made before the first is forked.
+    """
 
     number: int
     settings: Settings
     listeners: list[Listener] = field(default_factory=list)
     places: list[Place] = field(default_factory=list)
+    board: Board = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Twice as many seats as workers: one that is replaced keeps its own until its sessions have ended.
+        self.board = Board(2 * (self.config.milter.workers or _processors()))
 
     @property
     def config(self) -> Config:
@@ -81,7 +91,7 @@ class Generation:
 
     @property
     def native(self) -> bool:
-        """True if connections are accepted by the parent and handed over."""
+        """True if the workers share the listening sockets; libmilter's have one each."""
         return self.config.milter.engine == "native"
 
     @property
@@ -91,11 +101,11 @@ class Generation:
 
     def posts(self) -> list[Post]:
         """Return which workers there are to be."""
-        milter = self.config.milter
         if self.native:
-            found = [Post(Role.MILTER, number) for number in range(milter.workers or _processors())]
+            shared = tuple(self.listeners)
+            found = [Post(Role.MILTER, number, shared) for number in range(self.board.seats // 2)]
         else:  # one process has one libmilter, and that has one socket
-            found = [Post(Role.MILTER, number, listener) for number, listener in enumerate(self.listeners)]
+            found = [Post(Role.MILTER, number, (listener,)) for number, listener in enumerate(self.listeners)]
         # Workers share a port of TCP; a unix socket has one worker (a second server would take it from the first).
         ports = [place for place in self.places if place.reserved is not None]
         paths = [place for place in self.places if place.reserved is None]

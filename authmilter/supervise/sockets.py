@@ -96,21 +96,26 @@ class Sockets:
                 release(place)
 
     def close(self, listener: Listener) -> None:
-        """Close a listening socket for good."""
-        if not close_listener(listener):
-            # A libmilter still listens: the path is removed when all have ended.
+        """Close a listening socket for good; its path is removed once no worker listens any more."""
+        listener.sock.close()
+        if not listener.activated:
             self._leftover.append(listener)
+
+    def sweep(self) -> None:
+        """Remove the paths of sockets that were closed, where nobody listens any more."""
+        self._leftover = [listener for listener in self._leftover if not close_listener(listener)]
 
     def close_all(self, generation: Generation) -> None:
         """Close everything, when all workers have ended."""
-        for listener in (*generation.listeners, *self._leftover):
+        self.sweep()
+        for listener in generation.listeners:
             close_listener(listener)
         for place in generation.places:
             release(place)
 
     def filenos(self, generations: Iterable[Generation]) -> set[int]:
         """Return all descriptors, which a child process closes."""
-        found = {listener.sock.fileno() for listener in self._leftover}
+        found: set[int] = set()
         for each in generations:
             found |= {listener.sock.fileno() for listener in each.listeners}
             found |= {place.reserved.fileno() for place in each.places if place.reserved is not None}

@@ -14,6 +14,7 @@ import pytest
 import uvloop
 
 from authmilter.milter.native import MilterServer, NativeSettings, serve
+from authmilter.milter.seats import Board, Seat
 from authmilter.milter.session import SessionSettings
 from authmilter.milter.sockets import ListenSpec, open_listener
 from authmilter.verdict import Disposition, InsertHeader, SmtpReply, Verdict
@@ -479,19 +480,61 @@ def test_a_body_cap_skips_over_a_socket(run: Run, tmp_path: Path) -> None:
     run(work())
 
 
-def test_adopted_connections_are_served(run: Run) -> None:
+def test_servers_on_one_socket_share_the_sessions(run: Run, tmp_path: Path) -> None:
+    async def work() -> None:
+        stage, board = Stage(), Board(2)
+        with open_listener(ListenSpec.parse(f"unix:{tmp_path}/m")) as sock, sock.dup() as same:
+            servers = [
+                await serve([("m", each)], stage.factory(), seat=Seat(board, n))
+                for n, each in enumerate((sock, same))
+            ]
+            ends = [await hello(f"unix:{tmp_path}/m") for _ in range(16)]
+            few = [server.open_sessions for server in servers]
+            assert (sum(few), max(few)) in {(16, 8), (16, 9)}
+            # One that accepts nothing leaves all to the other.
+            servers[0].stop_accepting()
+            ends += [await hello(f"unix:{tmp_path}/m") for _ in range(4)]
+            assert [server.open_sessions for server in servers] == [few[0], few[1] + 4]
+            assert [board.sessions(n) for n in range(2)] == [few[0], few[1] + 4]
+            for _, writer, _ in ends:
+                writer.close()
+            await until(lambda: not any(server.open_sessions for server in servers))
+            assert [(board.sessions(n), board.taken(n)) for n in range(2)] == [(0, few[0]), (0, few[1] + 4)]
+            for server in servers:
+                await server.close()
+
+    run(work())
+
+
+def test_nobody_waits_long_for_a_worker_that_does_not_come(run: Run, tmp_path: Path) -> None:
+    async def work() -> None:
+        stage, board = Stage(), Board(2)
+        Seat(board, 1).accept(True)  # it hangs: it has fewer sessions, and takes nobody
+        with open_listener(ListenSpec.parse(f"unix:{tmp_path}/m")) as sock:
+            server = await serve([("m", sock)], stage.factory(), seat=Seat(board, 0))
+            ends = [await hello(f"unix:{tmp_path}/m") for _ in range(6)]
+            assert server.open_sessions == 6
+            for _, writer, _ in ends:
+                writer.close()
+            await server.close()
+
+    run(work())
+
+
+def test_who_waits_on_a_listener_that_will_be_closed_is_served(run: Run, tmp_path: Path) -> None:
     async def work() -> None:
         stage = Stage()
-        server = await serve([], stage.factory())
-        ours, theirs = socket.socketpair()
-        await server.adopt(theirs, "passed")
-        reader, writer = await asyncio.open_unix_connection(sock=ours)
-        outcome = await converse(Conversation().deliver(Client(), RAW), reader, writer)
-        assert outcome.final == "accept"
-        assert stage.calls[0][2] == "passed"
-        writer.close()
-        await until(lambda: server.open_sessions == 0)
-        await server.close()
+        async with serving(stage, f"unix:{tmp_path}/m", NativeSettings(max_sessions=1)) as (server, address):
+            one = await hello(address)
+            waiting = [asyncio.create_task(hello(address)) for _ in range(3)]
+            await asyncio.sleep(0.02)
+            assert server.open_sessions == 1
+            server.stop_accepting()
+            server.empty("test")
+            ends = [one, *(await asyncio.gather(*waiting))]
+            assert server.open_sessions == 4
+            for _, writer, _ in ends:
+                writer.close()
 
     run(work())
 

@@ -150,7 +150,7 @@ def test_status_reload_and_health(tmp_path: Path) -> None:
             "version": "1.2", "generation": 3, "digest": "abc", "counters": {"messages": 7.0}, "policy": "enforce",
             "uptime_seconds": 5.0, "config": "/etc/x.yaml", "stopping": False, "reloading": False,
             "engine": "native", "listen": ["inet:x"], "last_reload": {}, "workers": [], "sessions": 0,
-            "sessions_waiting": 0, "restarts": 0, "sessions_closed": 0, "sessions_cut": 0,
+            "restarts": 0, "sessions_closed": 0, "sessions_cut": 0,
         }  # fmt: skip
         found = [
             invoke("call", "status", "--server", server.target, "--json"),

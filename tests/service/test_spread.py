@@ -60,4 +60,4 @@ def test_short_sessions_one_after_the_other_reach_every_worker() -> None:
     with a_service(workers=4) as service:
         run(main(service))
         wait_until(lambda: sum(w["messages"] for w in workers(service)) == 40, 5, "the workers' counts")
-        assert [worker["messages"] for worker in workers(service)] == [10, 10, 10, 10]
+        assert max(worker["messages"] for worker in workers(service)) <= 13
