@@ -250,16 +250,15 @@ class Message:
         if len(headers) > MAX_FIELDS:
             return cls._of_any(headers)
         whole = tuple(headers)
-        index = index_fields(whole, _MAX_LINE, MAX_HEADER_OCTETS)
-        if index is None:
+        found = index_fields(whole, _MAX_LINE, MAX_HEADER_OCTETS)
+        if found is None:
             return cls._of_any(headers)
+        index, repeated = found
         defects: tuple[Defect, ...] = ()
-        if len(index) != len(whole):
-            repeated = [key for key, group in index.items() if len(group) > 1 and key in _SINGLETONS]
-            if repeated:
-                # From first, as `_FieldReader` notes it
-                repeated.sort(key=lambda key: key != "from")
-                defects = tuple([Defect(DefectKind.REPEATED_SINGLETON, key) for key in repeated])
+        if repeated and not _SINGLETONS.isdisjoint(repeated):
+            wrong = [key for key in repeated if key in _SINGLETONS]
+            wrong.sort(key=lambda key: key != "from")  # From first, as `_FieldReader` notes it
+            defects = tuple([Defect(DefectKind.REPEATED_SINGLETON, key) for key in wrong])
         return _made(whole, defects, _authors_of(index.get("from", ())), index)
 
     @classmethod
@@ -423,7 +422,8 @@ class _FieldReader:
         headers = tuple(self._headers)
         index: _Index | None = None
         if not self._irregular:
-            index = index_fields(headers, _MAX_LINE, MAX_HEADER_OCTETS)
+            found = index_fields(headers, _MAX_LINE, MAX_HEADER_OCTETS)
+            index = found[0] if found is not None else None
         if index is None:
             index = _index_of(headers)
             for header in headers:

@@ -109,7 +109,7 @@ class _Stream:
 
     def __init__(self, how: Canonicalization, needs: Iterable[BodyNeed]) -> None:
         self._relaxed = how is Canonicalization.RELAXED
-        self._sinks = tuple(_Sink(need) for need in needs)
+        self._sinks = tuple([_Sink(need) for need in needs])
         # the end of the last piece, as long as what follows decides what it means: [SP] [CR]
         self._held = b""
         # CRLFs that are only part of the canonical body if something follows them
@@ -142,7 +142,7 @@ class _Stream:
             self._emit(b"\r\n")
 
     def digests(self) -> Iterable[tuple[BodyNeed, BodyDigest]]:
-        return ((sink.need, _digest(sink.hash.digest(), self.length)) for sink in self._sinks)
+        return [(sink.need, _digest(sink.hash.digest(), self.length)) for sink in self._sinks]
 
     def _take(self, data: bytes) -> None:
         empty = 0

@@ -123,7 +123,7 @@ _header_outcome = maker(HeaderOutcome)
 
 def body_needs(signatures: Iterable[Signature]) -> frozenset[BodyNeed]:
     """Return the body hashes that the readable signatures need (at most `DkimLimits.body_hashes`)."""
-    return frozenset(s.need for s in signatures if s.need is not None)
+    return frozenset([s.need for s in signatures if s.need is not None])
 
 
 def verify_headers(
@@ -144,9 +144,11 @@ def verify_headers(
     seconds = int(now.timestamp())
     problems = [_at_the_time(s, limits, seconds) for s in signatures]
     questions = dict.fromkeys(
-        s.question
-        for s, problem in zip(signatures, problems, strict=True)
-        if problem is None and s.question is not None
+        [
+            s.question
+            for s, problem in zip(signatures, problems, strict=True)
+            if problem is None and s.question is not None
+        ]
     )
     answers = dict(zip(questions, lookup.ask_all(questions), strict=True))
     outcomes: list[HeaderOutcome] = []
@@ -167,7 +169,7 @@ def conclude(
 
     `digests` None: the body was not hashed whole, and no signature passes.
     """
-    return tuple(_conclude(outcome, digests, limits) for outcome in outcomes)
+    return tuple([_conclude(outcome, digests, limits) for outcome in outcomes])
 
 
 def verify(
@@ -215,9 +217,13 @@ def _signed(message: Message, signature: Signature) -> bytes:
 
 
 @lru_cache(maxsize=512)
-def _critical(names: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
-    """Return each critical field with how often h= names it: signers name the same fields in every signature."""
-    return tuple((name, names.count(name)) for name in _CRITICAL)
+def _critical(names: tuple[str, ...]) -> tuple[tuple[tuple[str, int], ...], frozenset[str]]:
+    """Return each critical field with how often h= names it, and those it does not name at all.
+
+    Signers name the same fields in every signature.
+    """
+    named = tuple((name, names.count(name)) for name in _CRITICAL)
+    return named, frozenset(name for name, times in named if not times)
 
 
 def _unsigned_critical(message: Message, signature: Signature) -> tuple[str, ...]:
@@ -226,7 +232,10 @@ def _unsigned_critical(message: Message, signature: Signature) -> tuple[str, ...
     if not names:
         return ()
     index = message.by_name
-    found = [name for name, named in _critical(names) if name in index and len(index[name]) > named]
+    named, unnamed = _critical(names)
+    if not message.defects and unnamed.isdisjoint(index):
+        return ()  # most mail: no critical field stands there twice, and h= names all there are
+    found = [name for name, times in named if name in index and len(index[name]) > times]
     if "from" not in found and message.authors.fields > names.count("from"):
         # a From that only some readers see, such as one behind a bare CR
         found.insert(0, "from")

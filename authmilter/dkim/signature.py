@@ -283,8 +283,8 @@ def _of_shape(
 ) -> Signature | None:
     """Return a signature that has nothing wrong with it, by its shape; None: `_fill` says what is wrong, if anything."""
     values = tags.values
-    written = tuple([values.get(name) for name in _SHAPING])
-    if tags.ill_formed or sum([len(value) for value in written if value is not None]) > _MAX_REMEMBERED:
+    written = tuple(map(values.get, _SHAPING))
+    if tags.ill_formed or sum(map(len, filter(None, written))) > _MAX_REMEMBERED:
         return None
     shape = _shape(written, limits.h_names, eai=eai)
     if shape is None:

@@ -14,19 +14,19 @@ the result does not depend on how the bytes were cut), `LocalProtocolError` for 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntFlag, StrEnum
 from functools import lru_cache
 from struct import Struct
 from struct import error as struct_error
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, NoReturn
 
 from authmilter import grammar
 from authmilter.errors import AuthMilterError
 from authmilter.makers import maker
 from authmilter.message import Header as HeaderField
-from authmilter.octets.chosen import split_packets
+from authmilter.octets.chosen import macro_values, split_packets
 
 __all__ = [
     "NEWEST_VERSION",
@@ -357,18 +357,19 @@ class Repeated:
 
 @dataclass(frozen=True, slots=True)
 class Negotiated:
-    """Our answer to an offer; `symbols` are the macros we want, by SMFIM_* stage number."""
+    """Our answer to an offer; `symbols` are the macros we want, by SMFIM_* stage number. `wire` has the reply's bytes."""
 
     version: int
     actions: int
     steps: int
     symbols: tuple[tuple[int, bytes], ...] = ()
+    #: made once: the same answer is given to every connection
+    wire: bytes = field(init=False, repr=False, compare=False)
 
-    @property
-    def wire(self) -> bytes:
-        """The reply's bytes."""
+    def __post_init__(self) -> None:
         lists = b"".join(_NUMBER.pack(stage) + names + b"\0" for stage, names in self.symbols)
-        return _packet(b"O", _OFFER.pack(self.version, self.actions, self.steps) + lists)
+        wire = _packet(b"O", _OFFER.pack(self.version, self.actions, self.steps) + lists)
+        object.__setattr__(self, "wire", wire)
 
 
 @dataclass(frozen=True, slots=True)
@@ -674,22 +675,32 @@ class Decoder:
             data = bytes(held)
             held.clear()
         packets, at, needed, fault = split_packets(data, self._max_packet, HeaderField)
-        events: list[Event] = []
         try:
-            for command, payload in packets:
-                read = _READERS.get(command)
-                if read is None:
-                    raise RemoteProtocolError(f"an unknown command octet 0x{command:02x}")  # noqa: TRY301 - one place ends it all
-                events.append(read(payload))
-            if fault:
-                raise RemoteProtocolError(fault)  # noqa: TRY301 - as above
-        except RemoteProtocolError as e:
-            self._failed = str(e)
-            raise RemoteProtocolError(self._failed, tuple(events)) from None
+            events: list[Event] = [_READERS[command](payload) for command, payload in packets]
+        except (KeyError, RemoteProtocolError):
+            self._fail(packets)
+        if fault:
+            self._failed = fault
+            raise RemoteProtocolError(fault, tuple(events))
         self._needed = needed
         if at < len(data):
             held += data[at:] if at else data
         return events
+
+    def _fail(self, packets: Iterable[tuple[int, bytes | list[HeaderField]]]) -> NoReturn:
+        """Raise what is wrong with the first packet of these that is none, and the events before it."""
+        events: list[Event] = []
+        for command, payload in packets:
+            read = _READERS.get(command)
+            if read is None:
+                self._failed = f"an unknown command octet 0x{command:02x}"
+                raise RemoteProtocolError(self._failed, tuple(events))
+            try:
+                events.append(read(payload))
+            except RemoteProtocolError as e:
+                self._failed = str(e)
+                raise RemoteProtocolError(self._failed, tuple(events)) from None
+        raise AssertionError("each packet was read")  # whoever calls has seen that one was not
 
 
 def _strings(payload: bytes, what: str) -> tuple[bytes, ...]:
@@ -709,12 +720,10 @@ def _macros(payload: bytes) -> Macros:
     stage = _STAGES.get(payload[0]) if payload else None
     if stage is None:
         raise RemoteProtocolError("macros of no known command")
-    if len(payload) == 1:
-        return _macros_event(stage, {})
-    if not payload.endswith(b"\0"):
+    values = macro_values(payload, MAX_STRINGS)
+    if values is None:
         raise RemoteProtocolError("macros without a final NUL")
-    parts = payload[1:-1].split(b"\0", 2 * MAX_STRINGS)[: 2 * MAX_STRINGS]
-    return _macros_event(stage, dict(zip(parts[::2], parts[1::2], strict=False)))
+    return _macros_event(stage, values)
 
 
 def _connect(payload: bytes) -> Connect:

@@ -80,6 +80,7 @@ from authmilter.names import (
     parse_reverse_path,
 )
 from authmilter.names import Helo as HeloName
+from authmilter.octets.chosen import fields_size
 from authmilter.verdict import (
     ChangeHeader,
     DeleteHeader,
@@ -382,6 +383,10 @@ def _text(raw: bytes) -> str:
 
 _session = maker(Session)
 _NOTHING_AGREED: Final = Abilities()
+# Members of enumerations by a name of this module: Python 3.11 looks each up by a call, wherever it stands.
+_CONNECT, _HELO, _MAIL, _UNIX = Stage.CONNECT, Stage.HELO, Stage.MAIL, Family.UNIX
+_NEW, _CLIENT, _CLOSED = Phase.NEW, Phase.CLIENT, Phase.CLOSED
+_BETWEEN = frozenset({Phase.NEW, Phase.IDLE, Phase.CLIENT, Phase.CLOSED})
 _NO_MACROS: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 
 _ADDRESSES = frozenset((Family.INET, Family.INET6))
@@ -398,6 +403,7 @@ class MilterSession:
 
     __slots__ = (
         "_answers",
+        "_begun",
         "_body_octets",
         "_client_ip",
         "_client_name",
@@ -420,9 +426,9 @@ class MilterSession:
     def __init__(self, factory: SessionFactory, listener: str) -> None:
         self._factory = factory
         self.listener = listener
-        self.phase = Phase.NEW
+        self.phase = _NEW
         self.abilities = _NOTHING_AGREED
-        self._row = TRANSITIONS[Phase.NEW]
+        self._row = _MOVES[_NEW]
         self._answers: Mapping[type, Verb] = {}
         # of the SMTP client
         self._client_ip: IPAddress | None = None
@@ -430,7 +436,8 @@ class MilterSession:
         self._helo: HeloName | None = None
         self._macros: dict[Stage, Mapping[bytes, bytes]] = {}
         self._next_macros: dict[Stage, Mapping[bytes, bytes]] = {}
-        # of the message
+        # of the message; False: all of it is as here
+        self._begun = False
         self._verification: Verification | None = None
         self._fields: list[HeaderField] | None = None
         self._header_octets = 0
@@ -448,11 +455,12 @@ class MilterSession:
             RemoteProtocolError: the event cannot come here. Close the connection and call `lost`.
         """
         kind = type(event)
-        after = self._row.get(kind)
-        if after is None:
-            raise RemoteProtocolError(f"{kind.__name__} came in phase {self.phase}")
         try:
-            reply: Reply | Pending | None = _HANDLERS[kind](self, event)
+            after, work = self._row[kind]
+        except KeyError:
+            raise RemoteProtocolError(f"{kind.__name__} came in phase {self.phase}") from None
+        try:
+            reply: Reply | Pending | None = work(self, event)
         except RemoteProtocolError:
             raise
         except Exception as e:  # noqa: BLE001 - rule 6: a bug breaks the message, never the session
@@ -460,7 +468,7 @@ class MilterSession:
             reply = PENDING if kind is EndOfMessage else None
         if after is not self.phase:
             self.phase = after
-            self._row = TRANSITIONS[after]
+            self._row = _MOVES[after]
         if reply is None and self._answers:
             if not isinstance(event, Fields):
                 return self._answers.get(kind)
@@ -500,18 +508,18 @@ class MilterSession:
                     self._factory.note("milter_edit_not_possible", f"{verdict.mail_id}: {lack}")
         self._verification = None
         self._end_message()
-        self._enter(Phase.CLIENT)
+        self._enter(_CLIENT)
         return replies
 
     def lost(self) -> None:
         """Take note that the connection is gone, in whatever phase; total, idempotent."""
         self._abort()
-        self._enter(Phase.CLOSED)
+        self._enter(_CLOSED)
 
     @property
     def between_messages(self) -> bool:
         """True where closing the connection costs no message."""
-        return self.phase in {Phase.NEW, Phase.IDLE, Phase.CLIENT, Phase.CLOSED}
+        return self.phase in _BETWEEN
 
     # -- what happens at each event --------------------------------------------------------------------------
 
@@ -526,31 +534,33 @@ class MilterSession:
     def _on_macros(self, event: Macros) -> None:
         self._next_macros[event.stage] = event.values
         queue_id = event.values.get(b"i")
-        if queue_id is not None and event.stage is not Stage.MAIL and queue_id != self._queue_id:
+        if queue_id is not None and event.stage is not _MAIL and queue_id != self._queue_id:
             self._queue_id = queue_id
+            self._begun = True
             if self._verification is not None:
                 self._verification.queue_id(_text(queue_id))
 
     def _on_connect(self, event: Connect) -> None:
-        self._take_macros(Stage.CONNECT)
-        macros = self._macros[Stage.CONNECT]
+        self._take_macros(_CONNECT)
+        macros = self._macros[_CONNECT]
         if event.family in _ADDRESSES:
             self._client_ip = parse_ip(_text(event.address))
-        if self._client_ip is None and event.family is not Family.UNIX:
+        if self._client_ip is None and event.family is not _UNIX:
             # an address the MTA had no family for, as it names it in a macro; "unknown" is none
             self._client_ip = parse_ip(_text(macros.get(b"{client_addr}", b"")))
         self._client_name = _text(event.hostname or macros.get(b"{client_name}", b""))
 
     def _on_helo(self, event: Helo) -> None:
         self._abort()
-        self._take_macros(Stage.HELO)
+        self._take_macros(_HELO)
         self._helo = parse_helo(_text(event.name))
 
     def _on_mail(self, event: Mail) -> None:
         self._abort()
-        self._take_macros(Stage.MAIL)
+        self._begun = True
+        self._take_macros(_MAIL)
         self._fields = []
-        queue_id = self._queue_id = self._macros[Stage.MAIL].get(
+        queue_id = self._queue_id = self._macros[_MAIL].get(
             b"i", b""
         )  # Sendmail knows it here, Postfix does not
         verification = self._verification = self._factory.begin(self._session(), self.listener)
@@ -591,7 +601,7 @@ class MilterSession:
                 fields += new
             else:
                 self._fields = fields = new
-        self._header_octets += sum([len(name) + len(value) for name, value in new])
+        self._header_octets += fields_size(new)
 
     def _on_end_of_headers(self, _event: EndOfHeaders) -> None:
         self._end_headers()
@@ -624,7 +634,7 @@ class MilterSession:
 
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
-        self._row = TRANSITIONS[phase]
+        self._row = _MOVES[phase]
 
     def _forget_client(self) -> None:
         self._client_ip = None
@@ -635,13 +645,16 @@ class MilterSession:
         self._end_message()
 
     def _end_message(self) -> None:
+        if not self._begun:
+            return
+        self._begun = False
         self._fields = None
         self._header_octets = 0
         self._recipients = 0
         self._wants_body = True
         self._body_octets = 0
         self._queue_id = b""
-        self._macros.pop(Stage.MAIL, None)
+        self._macros.pop(_MAIL, None)
 
     def _abort(self) -> None:
         verification, self._verification = self._verification, None
@@ -669,7 +682,7 @@ class MilterSession:
     def _session(self) -> Session:
         """Return the SMTP session as it is known at MAIL."""
         macros = self._macros
-        mail = macros[Stage.MAIL]
+        mail = macros[_MAIL]
         known: dict[bytes, bytes] = {}
         for stage in _STAGES:
             more = macros.get(stage)
@@ -743,3 +756,11 @@ class MilterSession:
 
 
 _HANDLERS = MilterSession.handlers()
+
+#: For each phase and event: the phase after it, and what it does.
+_MOVES: Final[
+    Mapping[Phase, Mapping[type, tuple[Phase, Callable[[MilterSession, Any], Reply | Pending | None]]]]
+] = {
+    phase: {kind: (after, _HANDLERS[kind]) for kind, after in row.items()}
+    for phase, row in TRANSITIONS.items()
+}

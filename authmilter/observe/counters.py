@@ -16,6 +16,7 @@ __all__ = ["Counters", "add_up"]
 
 #: A policy has at most some hundred rules; beyond this many keys further ones are counted as `other`.
 _MAX_KEYS = 2000
+_OF_EVERY_MESSAGE = ("verdict_seconds", "dns_questions", "dns_remembered")
 #: Kinds of messages whose keys are kept; beyond, all are made anew.
 _MAX_KINDS = 1000
 
@@ -26,7 +27,8 @@ class Counters:
     __slots__ = ("_kinds", "_values")
 
     def __init__(self) -> None:
-        self._values: dict[str, float] = {}
+        # those of every message are there from the start, and so within the limit
+        self._values: dict[str, float] = dict.fromkeys(_OF_EVERY_MESSAGE, 0.0)
         #: the keys that a message counts under, by what they are made of
         self._kinds: dict[tuple[str | None, ...], tuple[str, ...]] = {}
 
@@ -68,9 +70,9 @@ class Counters:
         for step in verdict.trace:
             asked += step.questions
             remembered += step.remembered
-        self.add("verdict_seconds", verdict.elapsed_ms / 1000.0)
-        self.add("dns_questions", asked)
-        self.add("dns_remembered", remembered)
+        values["verdict_seconds"] += verdict.elapsed_ms / 1000.0
+        values["dns_questions"] += asked
+        values["dns_remembered"] += remembered
 
     def _keys(  # noqa: PLR0917 - the key of what is kept
         self,

@@ -278,6 +278,25 @@ static int field_is_plain(PyObject *name, PyObject *value, Py_ssize_t longest) {
     return 1;
 }
 
+PyDoc_STRVAR(fields_size_doc, "fields_size(fields)\n--\n\nSee authmilter.octets.python.fields_size.");
+
+static PyObject *fields_size(PyObject *Py_UNUSED(module), PyObject *fields) {
+    if (!PyList_Check(fields)) {
+        PyErr_SetString(PyExc_TypeError, "fields must be a list");
+        return NULL;
+    }
+    Py_ssize_t size = 0;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(fields); i++) {
+        PyObject *item = PyList_GET_ITEM(fields, i);
+        if (!is_field(item)) {
+            PyErr_SetString(PyExc_TypeError, "a field must be a tuple of two bytes objects");
+            return NULL;
+        }
+        size += field_size(item) - 3;
+    }
+    return PyLong_FromSsize_t(size);
+}
+
 PyDoc_STRVAR(index_fields_doc, "index_fields(fields, longest, room)\n--\n\nSee authmilter.octets.python.index_fields.");
 
 static PyObject *index_fields(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
@@ -337,21 +356,27 @@ static PyObject *index_fields(PyObject *Py_UNUSED(module), PyObject *const *args
         Py_DECREF(key);
         if (bad) goto failed;
     }
+    PyObject *names = repeated ? PyList_New(0) : NULL; /* those that stand more than once, in the order of the index */
     if (repeated) {
+        if (names == NULL) goto failed;
         Py_ssize_t at = 0;
         PyObject *key, *group;
         while (PyDict_Next(index, &at, &key, &group)) {
             if (!PyList_Check(group)) continue;
             PyObject *tuple = PyList_AsTuple(group);
             /* (replacing the value of a key that is there does not change the dictionary's shape) */
-            if (tuple == NULL || PyDict_SetItem(index, key, tuple) < 0) {
+            if (tuple == NULL || PyList_Append(names, key) < 0 || PyDict_SetItem(index, key, tuple) < 0) {
                 Py_XDECREF(tuple);
+                Py_DECREF(names);
                 goto failed;
             }
             Py_DECREF(tuple);
         }
     }
-    return index;
+    PyObject *more = names == NULL ? PyTuple_New(0) : PyList_AsTuple(names);
+    Py_XDECREF(names);
+    if (more == NULL) goto failed;
+    return Py_BuildValue("(NN)", index, more);
 failed:
     Py_DECREF(index);
     return NULL;
@@ -575,6 +600,41 @@ failed:
     return NULL;
 }
 
+PyDoc_STRVAR(macro_values_doc, "macro_values(payload, most)\n--\n\nSee authmilter.octets.python.macro_values.");
+
+static PyObject *macro_values(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
+    if (count != 2 || !PyBytes_Check(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "macro_values(payload: bytes, most: int)");
+        return NULL;
+    }
+    const Py_ssize_t most = PyLong_AsSsize_t(args[1]);
+    if (most == -1 && PyErr_Occurred()) return NULL;
+    const octet *p = (const octet *)PyBytes_AS_STRING(args[0]);
+    const octet *const end = p + PyBytes_GET_SIZE(args[0]);
+    if (end - p > 1 && end[-1] != 0) Py_RETURN_NONE;
+    PyObject *values = PyDict_New();
+    if (values == NULL || end - p <= 1) return values;
+    p++;
+    for (Py_ssize_t i = 0; i < most && p < end; i++) {
+        /* there is a NUL at the end, so that each search finds one */
+        const octet *const name_end = memchr(p, 0, (size_t)(end - p));
+        const octet *const begin = name_end + 1;
+        if (begin == end) break; /* a name without a value */
+        const octet *const value_end = memchr(begin, 0, (size_t)(end - begin));
+        PyObject *name = PyBytes_FromStringAndSize((const char *)p, name_end - p);
+        PyObject *value = name == NULL ? NULL : PyBytes_FromStringAndSize((const char *)begin, value_end - begin);
+        const int bad = value == NULL || PyDict_SetItem(values, name, value) < 0;
+        Py_XDECREF(name);
+        Py_XDECREF(value);
+        if (bad) {
+            Py_DECREF(values);
+            return NULL;
+        }
+        p = value_end + 1;
+    }
+    return values;
+}
+
 /* -- the module --------------------------------------------------------------------------------------------------- */
 
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, name##_doc}
@@ -583,6 +643,8 @@ static PyMethodDef functions[] = {
     {"relaxed_body", relaxed_body, METH_O, relaxed_body_doc},
     {"unsigned_value", unsigned_value, METH_O, unsigned_value_doc},
     {"plain_tags", plain_tags, METH_O, plain_tags_doc},
+    {"fields_size", fields_size, METH_O, fields_size_doc},
+    FAST(macro_values),
     FAST(bare_line_ends),
     FAST(relaxed_field),
     FAST(signed_fields),

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 __all__ = [
     "COMPILED",
     "bare_line_ends",
+    "fields_size",
     "index_fields",
+    "macro_values",
     "plain_tags",
     "relaxed_body",
     "relaxed_field",
@@ -26,7 +28,9 @@ COMPILED = False
 if TYPE_CHECKING or os.environ.get("AUTHMILTER_PURE"):
     from authmilter.octets.python import (
         bare_line_ends,
+        fields_size,
         index_fields,
+        macro_values,
         plain_tags,
         relaxed_body,
         relaxed_field,
@@ -38,7 +42,9 @@ else:
     try:
         from authmilter.octets._compiled import (
             bare_line_ends,
+            fields_size,
             index_fields,
+            macro_values,
             plain_tags,
             relaxed_body,
             relaxed_field,
@@ -49,7 +55,9 @@ else:
     except ImportError:  # it is optional: no compiler when this was installed
         from authmilter.octets.python import (
             bare_line_ends,
+            fields_size,
             index_fields,
+            macro_values,
             plain_tags,
             relaxed_body,
             relaxed_field,

@@ -15,7 +15,9 @@ from authmilter import grammar
 
 __all__ = [
     "bare_line_ends",
+    "fields_size",
     "index_fields",
+    "macro_values",
     "plain_tags",
     "relaxed_body",
     "relaxed_field",
@@ -137,14 +139,18 @@ def signed_fields(
     return b"".join(parts)
 
 
-def index_fields(fields: tuple[F, ...], longest: int, room: int) -> dict[str, tuple[F, ...]] | None:
-    """Return the fields by their names in lower case, each from top to bottom; None if anything about any is odd.
+def index_fields(
+    fields: tuple[F, ...], longest: int, room: int
+) -> tuple[dict[str, tuple[F, ...]], tuple[str, ...]] | None:
+    """Return the fields by their names in lower case, each from top to bottom, and the names that stand more than once.
+
+    None if anything about any is odd.
 
     Nothing is odd where all names are well-formed (RFC 5322 §3.6.8), every CR and LF belongs to a fold, there is no
     NUL and no octet over 127, no line is over `longest` octets, and all, with colons and line ends, are within `room`.
     """
     if not fields:
-        return {}
+        return {}, ()
     if sum([len(name) + len(value) for name, value in fields]) + 3 * len(fields) > room:
         return None
     names = b":".join([name for name, _value in fields])
@@ -160,7 +166,13 @@ def index_fields(fields: tuple[F, ...], longest: int, room: int) -> dict[str, tu
             lists[key].append(field)
         else:
             lists[key] = [field]
-    return {key: tuple(group) for key, group in lists.items()}
+    index = {key: tuple(group) for key, group in lists.items()}
+    return index, tuple(key for key, group in index.items() if len(group) > 1)
+
+
+def fields_size(fields: list[F]) -> int:
+    """Return how many octets the names and values of some fields have."""
+    return sum([len(name) + len(value) for name, value in fields])
 
 
 def _is_plain(fields: tuple[Field, ...], longest: int) -> bool:
@@ -270,3 +282,18 @@ def split_packets(
             packets.append((command, data[at + 5 : stop]))
         at = stop
     return packets, at, 5, ""
+
+
+def macro_values(payload: bytes, most: int) -> dict[bytes, bytes] | None:
+    """Return the macros of a packet that says for which command they are, by name: at most `most`; None if it is cut off.
+
+    Args:
+        payload: the octet of the command, then name and value of each macro, each with its NUL.
+        most: of each name the last value counts; a name without a value is none.
+    """
+    if len(payload) <= 1:
+        return {}
+    if not payload.endswith(b"\0"):
+        return None
+    parts = payload[1:-1].split(b"\0", 2 * most)[: 2 * most]
+    return dict(zip(parts[::2], parts[1::2], strict=False))

@@ -60,7 +60,11 @@ def outcomes(functions: Any, octets: bytes) -> Iterator[tuple[str, object]]:
         (odd[:2], 998, 30),
     ):
         index = functions.index_fields(fields, longest, room)
-        yield "index_fields", index if index is None else list(index.items())
+        yield "index_fields", index if index is None else (list(index[0].items()), index[1])
+    yield "fields_size", functions.fields_size(list(odd))
+    for payload in (octets, b"M" + octets.replace(b"~", b"\0"), b"M" + octets + b"\0"):
+        macros = functions.macro_values(payload, 3)
+        yield "macro_values", macros if macros is None else list(macros.items())
     by_name: dict[str, tuple[Header, ...]] = {}
     for field in odd:
         by_name[field.key] = (*by_name.get(field.key, ()), field)

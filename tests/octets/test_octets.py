@@ -99,8 +99,9 @@ def test_line_ends_that_are_none(
 @pytest.mark.parametrize("functions", BOTH)
 def test_a_name_takes_its_fields_from_the_bottom_and_never_the_signature_itself(functions: Any) -> None:
     fields = (Header(b"A", b" 1"), Header(b"a", b"  2 "), Header(b"B", b" 3"), Header(b"A", b"4"))
-    index = functions.index_fields(fields, 998, 1000)
+    index, repeated = functions.index_fields(fields, 998, 1000)
     assert list(index) == ["a", "b"]
+    assert repeated == ("a",)
     names = ("a", "b", "a", "none", "a", "b")
     assert functions.signed_fields(index, names, None, True) == b"a:4\r\nb:3\r\na:2\r\na:1\r\n"
     assert functions.signed_fields(index, names, fields[1], False) == b"A:4\r\nB: 3\r\nA: 1\r\n"
@@ -119,7 +120,7 @@ def test_a_name_takes_its_fields_from_the_bottom_and_never_the_signature_itself(
 )  # fmt: skip
 def test_what_is_odd_in_a_header_block_is_not_indexed(functions: Any, odd: Header) -> None:
     plain = Header(b"A", b" b\r\n\tc")
-    assert functions.index_fields((plain, plain), 998, 1000) == {"a": (plain, plain)}
+    assert functions.index_fields((plain, plain), 998, 1000) == ({"a": (plain, plain)}, ("a",))
     assert functions.index_fields((plain, odd, plain), 998, 10_000) is None
 
 
@@ -127,9 +128,29 @@ def test_what_is_odd_in_a_header_block_is_not_indexed(functions: Any, odd: Heade
 def test_the_longest_line_and_the_room_are_counted_to_the_octet(functions: Any) -> None:
     field = Header(b"Name", b"x" * 993 + b"\r\n " + b"y" * 997)
     size = len(field.raw) + 2
-    assert functions.index_fields((field,), 998, size) == {"name": (field,)}
+    assert functions.index_fields((field,), 998, size) == ({"name": (field,)}, ())
     assert functions.index_fields((field,), 997, size) is None
     assert functions.index_fields((field,), 998, size - 1) is None
+
+
+@pytest.mark.parametrize("functions", BOTH)
+@pytest.mark.parametrize(
+    ("payload", "values"),
+    [
+        (b"", {}),
+        (b"M", {}),
+        (b"Mi", None),
+        (b"M\0", {}),
+        (b"Mi\0", {}),
+        (b"Mi\0Q1\0", {b"i": b"Q1"}),
+        (b"Mi\0Q1\0j\0", {b"i": b"Q1"}),
+        (b"M\0\0", {b"": b""}),
+        (b"Ma\0b\0a\0c\0", {b"a": b"c"}),
+        (b"M" + b"".join(b"%d\0v\0" % n for n in range(9)), {b"%d" % n: b"v" for n in range(5)}),
+    ],
+)
+def test_macros_of_a_packet(functions: Any, payload: bytes, values: dict[bytes, bytes] | None) -> None:
+    assert functions.macro_values(payload, 5) == values
 
 
 octets = st.one_of(st.binary(max_size=200), st.lists(st.sampled_from(PIECES), max_size=40).map(b"".join))
@@ -161,6 +182,10 @@ def test_other_types_are_refused() -> None:
         (compiled.signed_fields, ({"a": [field]}, ("a",), None, True)),
         (compiled.signed_fields, ({"a": ("x",)}, ("a",), None, True)),
         (compiled.signed_fields, ({}, (b"a",), None, True)),
+        (compiled.fields_size, ((field,),)),
+        (compiled.fields_size, ([b"x"],)),
+        (compiled.macro_values, ("M", 5)),
+        (compiled.macro_values, (b"M", "5")),
         (compiled.split_packets, (b"", 10, dict)),
         (compiled.split_packets, (b"", 10, Header(b"", b""))),
         (compiled.split_packets, (bytearray(), 10, Header)),
