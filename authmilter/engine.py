@@ -343,6 +343,7 @@ class Verification:
         "_runtime",
         "_session",
         "_signing",
+        "_working",
         "mail",
     )
 
@@ -364,6 +365,8 @@ class Verification:
         self._checked = self._origin is Origin.INTERNET or self._origin is Origin.TRUSTED_RELAY
         # by method, in the order they began; a result that was recalled whole has left its line of the trace only
         self._runs: dict[str, _Run | Step] = {}
+        # those of them that were not
+        self._working: dict[str, _Run] = {}
         self._recipients: list[Recipient] = []
         self._options: tuple[str, ...] = ()
         self._queue_id = ""
@@ -431,9 +434,8 @@ class Verification:
 
     def cancel(self) -> None:
         """Stop all work: the message will not be finished. Harmless at any time, any number of times."""
-        for run in self._runs.values():
-            if isinstance(run, _Run):
-                run.cancel()
+        for run in self._working.values():
+            run.cancel()
 
     async def verdict(self, deadline: Deadline | None = None) -> Verdict:
         """Return the verdict, within the message's budget or `deadline`, whichever is earlier. Total.
@@ -497,7 +499,8 @@ class Verification:
         try:
             return method.prepare(self._inquiry) if method.prepare is not None else _NO_NEEDS
         except Exception as e:  # noqa: BLE001 - the guard of ARCHITECTURE.md, Faults
-            run = self._runs[method.name] = _Run(method, self._inquiry, self._runtime, monotonic())
+            run = _Run(method, self._inquiry, self._runtime, monotonic())
+            self._runs[method.name] = self._working[method.name] = run
             run.fail(e)
             return _NO_NEEDS
 
@@ -519,17 +522,17 @@ class Verification:
                 now = monotonic()
                 runs[name] = _recalled(name, _micros(now - began))
             else:
-                run = runs[name] = _Run(method, inquiry, runtime, began)
+                run = runs[name] = self._working[name] = _Run(method, inquiry, runtime, began)
                 run.start(key, kept)
                 now = monotonic()
             began = now
 
     def _conclude(self, order: Iterator[str]) -> _Run | None:
         """Make the results that are next in `order`, until one has to be waited for, and return that one's run."""
-        runs, inquiry = self._runs, self._inquiry
+        working, inquiry = self._working, self._inquiry
         for name in order:
-            run = runs.get(name)
-            if isinstance(run, _Run):
+            if name in working:
+                run = working[name]
                 if not run.conclude():
                     return run
                 setattr(inquiry, name, run.result)

@@ -189,7 +189,7 @@ class BodyHasher:
         by_form: dict[Canonicalization, list[BodyNeed]] = {}
         for need in needs:
             by_form.setdefault(need.canonicalization, []).append(need)
-        self._streams = tuple(_Stream(how, wanted) for how, wanted in by_form.items())
+        self._streams = tuple([_Stream(how, wanted) for how, wanted in by_form.items()])
         self._size = 0
         self._after_cr = False
         self._bare_cr = False

@@ -24,13 +24,15 @@ _MAX_KINDS = 1000
 class Counters:
     """Numbers that only grow."""
 
-    __slots__ = ("_kinds", "_values")
+    __slots__ = ("_kinds", "_new", "_values")
 
     def __init__(self) -> None:
         # those of every message are there from the start, and so within the limit
         self._values: dict[str, float] = dict.fromkeys(_OF_EVERY_MESSAGE, 0.0)
         #: the keys that a message counts under, by what they are made of
         self._kinds: dict[tuple[str | None, ...], tuple[str, ...]] = {}
+        #: messages of each of these kinds that are not among the numbers yet
+        self._new: dict[tuple[str | None, ...], int] = {}
 
     def add(self, key: str, amount: float = 1.0) -> None:
         """Add to one number."""
@@ -56,9 +58,13 @@ class Counters:
             bimi.status if bimi is not None else None,
         )
         values = self._values
-        # Nearly every message is of a kind that came before: its keys need not be put together again.
-        for key in self._kinds.get(kind) or self._keys(*kind):
-            values[key] += 1.0
+        # Nearly every message is of a kind that came before: counted as one of that kind until somebody asks.
+        if kind in self._new:
+            self._new[kind] += 1
+        else:
+            if kind not in self._kinds:
+                self._keys(*kind)
+            self._new[kind] = 1
         for would in decision.would_have:
             self.add(f"would_have{{{would.disposition},rule={would.rule}}}")
         signing = verdict.signing
@@ -99,13 +105,23 @@ class Counters:
                 keys[at] = "other"
             self._values.setdefault(keys[at], 0.0)
         if len(self._kinds) >= _MAX_KINDS:
+            self._settle()
             self._kinds.clear()
         kept = self._kinds[origin, disposition, rule, spf, dkim, dmarc, bimi] = tuple(keys)
         return kept
 
     def snapshot(self) -> dict[str, float]:
         """Return a copy of all numbers."""
+        self._settle()
         return dict(self._values)
+
+    def _settle(self) -> None:
+        """Add the messages of each kind to the numbers they count under."""
+        values, new = self._values, self._new
+        self._new = {}
+        for kind, messages in new.items():
+            for key in self._kinds[kind]:
+                values[key] += messages
 
 
 #: Which of several signatures a message is counted by.
