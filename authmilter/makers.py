@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar, cast
 
-__all__ = ["maker"]
+__all__ = ["COMPILED", "maker"]
 
 T = TypeVar("T")
 
@@ -25,6 +25,9 @@ if not os.environ.get("AUTHMILTER_PURE"):
         pass
     else:
         _made = Maker
+
+#: Whether the compiled ones are in use.
+COMPILED = _made is not None
 
 
 def maker(kind: type[T]) -> type[T]:

@@ -9,9 +9,10 @@ import platform
 import click
 from rich.markup import escape
 
-from authmilter import runtime
+from authmilter import makers, runtime
 from authmilter.cli.output import CONFIG_OPTION, console, reports_errors
 from authmilter.config import load as config_load
+from authmilter.octets import chosen as octets
 
 __all__ = ["config", "version"]
 
@@ -75,6 +76,10 @@ def version(*, as_json: bool) -> None:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed"
     found["python"] = platform.python_version()
+    parts = [name for name, used in (("octets", octets.COMPILED), ("makers", makers.COMPILED)) if used]
+    found["compiled"] = (
+        ", ".join(parts) or "nothing (no C compiler when it was installed, or AUTHMILTER_PURE)"
+    )
     if as_json:
         click.echo(json.dumps(found))
         return

@@ -12,6 +12,7 @@ from authmilter import documents
 from authmilter.cli.output import ExitCode
 from authmilter.config.load import json_schema, parse
 from authmilter.config.model import Config
+from authmilter.octets import chosen as octets
 from authmilter.policy.facts import SCHEMA
 from tests.cli.command import run
 
@@ -193,7 +194,8 @@ def test_version_names_authmilter_and_what_it_stands_on() -> None:
     assert ran.code == 0
     assert re.match(r"authmilter \d+\.\d+\.\d+\n  pyspf \d", ran.out)
     found = json.loads(run("version", "--json").out)
-    assert {"authmilter", "python", "dnspython", "cryptography"} <= found.keys()
+    assert {"authmilter", "python", "dnspython", "cryptography", "compiled"} <= found.keys()
+    assert ("octets" in found["compiled"]) is octets.COMPILED
 
 
 def test_help_names_every_command_and_the_exit_codes() -> None:

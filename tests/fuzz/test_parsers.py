@@ -70,6 +70,7 @@ from authmilter.spf import record as spf_record
 from authmilter.text import printable
 from authmilter.verdict import ChangeHeader, InsertHeader, Verdict
 from tests.milter.client import packet
+from tests.octets.both import same
 from tests.support.attacks import attack_zone
 from tests.support.road import a_runtime
 from tests.support.scenarios import zone
@@ -219,6 +220,7 @@ PARSERS = [
     Parser("idn.to_ascii", _text(idn.to_ascii), (str,), (InvalidName,)),
     Parser("idn.to_unicode", _text(idn.to_unicode), (str,)),
     Parser("text.printable", lambda octets: printable(octets, 64), (str,)),
+    Parser("octets.chosen", same, (str,)),
     Parser("dkim.signature", _signatures, (tuple,)),
     Parser("arc.chain", _chain, (Chain,)),
     Parser("arc.results", _sealer_s_word, (ArcResult,)),

@@ -18,9 +18,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from authmilter.message import Header
-from authmilter.octets import python
+from authmilter.octets import chosen, python
 
-__all__ = ["PIECES", "difference", "outcomes", "random_octets"]
+__all__ = ["PIECES", "difference", "outcomes", "random_octets", "same"]
 
 #: What octets are made of, so that they hold what the functions look for.
 PIECES = (
@@ -86,6 +86,17 @@ def difference(compiled: Any, octets: bytes) -> str:
         if expected != given:
             return f"{name} of {octets!r}: {given!r} instead of {expected!r}"
     return ""
+
+
+def same(octets: bytes) -> str:
+    """Hold what is in use against Python's functions (`chosen.COMPILED` says whether there is anything to be held).
+
+    Raises:
+        AssertionError: they differ.
+    """
+    found = difference(chosen, octets)
+    assert not found, found
+    return found
 
 
 def random_octets(source: random.Random) -> bytes:
