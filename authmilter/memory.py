@@ -79,7 +79,7 @@ class ResultMemory:
 
     def put(self, key: Hashable, result: object, seconds: float) -> None:
         """Keep `result` for `seconds` (0 or less: not at all)."""
-        if seconds <= 0:
+        if seconds <= 0 or not self._most:
             return
         octets = _ENTRY_COST + _octets(key) + _octets(result)
         if octets > self._most:

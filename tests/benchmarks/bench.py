@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from rich.console import Console
 from rich.table import Table
 
+from authmilter.octets import chosen as octets
 from tests.benchmarks.load import negotiated, raise_limits
 from tests.benchmarks.machine import about
 
@@ -129,6 +130,9 @@ def micro(options: argparse.Namespace, out: Console) -> int:
         out.print(
             f"The baseline was made with Python {baseline['python']}: ratios may differ for that alone."
         )
+    if baseline.get("compiled", octets.COMPILED) != octets.COMPILED:
+        parts = "with" if baseline["compiled"] else "without"
+        out.print(f"The baseline was made {parts} the compiled parts: compare the same.")
     gone = sorted(set(was) - set(found)) if not options.only else []
     if gone:
         out.print(f"In the baseline, but measured no more: {', '.join(gone)}")
@@ -142,6 +146,7 @@ def micro(options: argparse.Namespace, out: Console) -> int:
             "made": f"{datetime.now(UTC):%Y-%m-%d}",
             "python": platform.python_version(),
             "machine": here["text"],
+            "compiled": octets.COMPILED,
             "ratios": kept,
         }
         _BASELINE.write_text(json.dumps(text, indent=1) + "\n")
