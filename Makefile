@@ -30,7 +30,6 @@ run: $(VENV)        ## the service with its defaults, in the foreground
 
 test: $(VENV) check ## all units, suites, and one end-to-end pass per engine
 	$(PY) -m pytest -n $(JOBS) -m "not slow" || $(AGAIN) -m "not slow"
-	AUTHMILTER_PURE=1 $(PY) -m pytest -n $(JOBS) -m "not slow" $(WITHOUT_C)
 
 $(FULL): $(VENV)
 	command -v npm >/dev/null || sh contrib/setup.sh $(APT_FULL)
@@ -38,6 +37,7 @@ $(FULL): $(VENV)
 
 test-full: $(FULL)  ## what is slow: Sendmail, other programs (OpenDKIM, rspamd, buf, Node), faults, large and many
 	$(PY) -m pytest -m slow || $(AGAIN) -m slow
+	AUTHMILTER_PURE=1 $(PY) -m pytest -n $(JOBS) -m "not slow" $(WITHOUT_C)
 
 check: $(VENV)      ## ruff and mypy --strict
 	$(PY) -m ruff check .
