@@ -71,12 +71,13 @@ _METHODS_SCHEDULE = Schedule.of(METHODS)
 _NO_NEEDS: frozenset[BodyNeed] = frozenset()
 _NO_BODY = BodyHasher(_NO_NEEDS).facts()
 
-_deadline = maker(Deadline)
-_envelope = maker(Envelope)
-_evidence = maker(Evidence)
-_mail = maker(Mail)
-_step = maker(Step)
-_verdict = maker(Verdict)
+_make_deadline = maker(Deadline)
+_make_envelope = maker(Envelope)
+_make_evidence = maker(Evidence)
+_make_mail = maker(Mail)
+_make_step = maker(Step)
+_make_verdict = maker(Verdict)
+
 #: How often one method may be run again with more answers: an SPF tree is at most 10 terms deep, each with a
 #: record, exchanges and addresses; a tree walk has 8 names. Anything beyond is a fault of ours.
 _MAX_ROUNDS = 64
@@ -188,7 +189,7 @@ class _Run:
         """Return this method's line of the trace."""
         elapsed = (self.finished or monotonic()) - self.started
         lookup = self.lookup
-        return _step(
+        return _make_step(
             method=self.method.name,
             elapsed_ms=_micros(elapsed) / 1000,
             questions=lookup.asked if lookup is not None else 0,
@@ -444,7 +445,7 @@ class Verification:
         """
         runtime, budget = self._runtime, self._runtime.budget
         ended = monotonic()
-        whole = _deadline(ended + budget.message)
+        whole = _make_deadline(ended + budget.message)
         if deadline is not None and deadline.at < whole.at:
             whole = deadline
         try:
@@ -453,7 +454,7 @@ class Verification:
             while (waiting := self._conclude(order)) is not None:
                 method = waiting.method
                 await waiting.finish(
-                    whole if method.whole_budget else _deadline(min(whole.at, ended + budget.checks))
+                    whole if method.whole_budget else _make_deadline(min(whole.at, ended + budget.checks))
                 )
                 setattr(self._inquiry, method.name, waiting.result)
             evidence = self._evidence()
@@ -478,7 +479,7 @@ class Verification:
         sealed: Sealing | None = None
         if runtime.sealing is not None:
             decision, plan, sealed = self._seal(runtime.sealing, mail, decision, plan)
-        verdict = _verdict(
+        verdict = _make_verdict(
             mail_id=mail.id,
             origin=mail.origin,
             origin_because=mail.origin_because,
@@ -559,7 +560,7 @@ class Verification:
 
     def _evidence(self) -> Evidence:
         inquiry = self._inquiry
-        return _evidence(
+        return _make_evidence(
             iprev=inquiry.iprev,
             spf_helo=inquiry.spf_helo,
             spf=inquiry.spf,
@@ -667,10 +668,10 @@ class Verification:
     def _finish(self) -> Mail:
         inquiry = self._inquiry
         facts = self._body.facts() if self._body is not None else _NO_BODY
-        self.mail = _mail(
+        self.mail = _make_mail(
             id=self._mail_id,
             session=self._session,
-            envelope=_envelope(
+            envelope=_make_envelope(
                 mail_from=inquiry.mail_from, rcpt_to=tuple(self._recipients), mail_options=self._options
             ),
             message=inquiry.message,

@@ -42,8 +42,8 @@ class Mailboxes:
     complaint: str = ""
 
 
-_address = maker(Address)
-_mailboxes = maker(Mailboxes)
+_make_address = maker(Address)
+_make_mailboxes = maker(Mailboxes)
 
 
 def read_mailboxes(value: bytes) -> Mailboxes:
@@ -55,7 +55,7 @@ def read_mailboxes(value: bytes) -> Mailboxes:
         local, domain = simple.group(1, 2) if simple.group(1) is not None else simple.group(3, 4)
         parsed = Domain.maybe(domain.decode("ascii"))
         if parsed is not None:
-            return _mailboxes((_address(local.decode("ascii"), parsed),))
+            return _make_mailboxes((_make_address(local.decode("ascii"), parsed),))
     return _read_by_grammar(value)
 
 

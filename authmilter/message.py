@@ -271,14 +271,14 @@ class Message:
         return reader.message()
 
 
-_author_header = maker(AuthorHeader)
-_message = maker(Message)
+_make_author_header = maker(AuthorHeader)
+_make_message = maker(Message)
 
 
 def _made(
     headers: tuple[Header, ...], defects: tuple[Defect, ...], authors: AuthorHeader, index: _Index
 ) -> Message:
-    message = _message(headers=headers, defects=defects, authors=authors)
+    message = _make_message(headers=headers, defects=defects, authors=authors)
     object.__setattr__(message, "_index", index)
     return message
 
@@ -518,7 +518,9 @@ def _authors_of(
         problem, detail = AuthorProblem.SEVERAL_AUTHOR_DOMAINS, f"authors of {len(domains)} domains"
     else:
         problem = None
-    return _author_header(fields=fields, addresses=addresses, domains=domains, problem=problem, detail=detail)
+    return _make_author_header(
+        fields=fields, addresses=addresses, domains=domains, problem=problem, detail=detail
+    )
 
 
 def _is_utf8(octets: bytes) -> bool:

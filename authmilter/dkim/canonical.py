@@ -78,8 +78,8 @@ _EMPTY_LINES = 4096
 _CRLFS = b"\r\n" * _EMPTY_LINES
 
 
-_digest = maker(BodyDigest)
-_facts = maker(BodyFacts)
+_make_digest = maker(BodyDigest)
+_make_facts = maker(BodyFacts)
 
 
 class _Sink:
@@ -142,7 +142,7 @@ class _Stream:
             self._emit(b"\r\n")
 
     def digests(self) -> Iterable[tuple[BodyNeed, BodyDigest]]:
-        return [(sink.need, _digest(sink.hash.digest(), self.length)) for sink in self._sinks]
+        return [(sink.need, _make_digest(sink.hash.digest(), self.length)) for sink in self._sinks]
 
     def _take(self, data: bytes) -> None:
         empty = 0
@@ -224,7 +224,7 @@ class BodyHasher:
 
     def facts(self) -> BodyFacts:
         """Return what is known of the body as received so far; at any time."""
-        return _facts(
+        return _make_facts(
             size=self._size,
             bare_cr=self._bare_cr or self._after_cr,
             bare_lf=self._bare_lf,

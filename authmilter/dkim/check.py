@@ -117,8 +117,8 @@ class HeaderOutcome:
     unsigned_critical: tuple[str, ...] = ()
 
 
-_dkim_result = maker(DkimResult)
-_header_outcome = maker(HeaderOutcome)
+_make_dkim_result = maker(DkimResult)
+_make_header_outcome = maker(HeaderOutcome)
 
 
 def body_needs(signatures: Iterable[Signature]) -> frozenset[BodyNeed]:
@@ -249,7 +249,7 @@ def _outcome(
     detail: str,
     record: KeyRecord | None = None,
 ) -> HeaderOutcome:
-    return _header_outcome(
+    return _make_header_outcome(
         signature=signature,
         problem=problem,
         detail=detail,
@@ -337,7 +337,7 @@ def _conclude(outcome: HeaderOutcome, digests: BodyDigests | None, limits: DkimL
 
 def _result(outcome: HeaderOutcome, problem: DkimProblem | None, detail: str, *, unsigned: int) -> DkimResult:
     signature = outcome.signature
-    return _dkim_result(
+    return _make_dkim_result(
         status=DkimStatus.PASS if problem is None else STATUSES[problem],
         domain=signature.domain,
         selector=signature.selector,

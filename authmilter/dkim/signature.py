@@ -244,7 +244,7 @@ class _Shape:
     need: BodyNeed
 
 
-_signature = maker(Signature)
+_make_signature = maker(Signature)
 _SHAPING = ("v", "a", "c", "d", "h", "i", "l", "q", "s")
 #: The tags of a remembered shape have at most this many characters, so that strangers cannot make the memory large.
 _MAX_REMEMBERED = 1024
@@ -299,7 +299,7 @@ def _of_shape(
             timestamp, expires = _times(values)
         except _Refused:
             return None
-    return _signature(
+    return _make_signature(
         position=position,
         header=header,
         domain=shape.domain,

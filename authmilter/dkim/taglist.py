@@ -42,7 +42,7 @@ class TagList:
     ill_formed: frozenset[str] = frozenset()
 
 
-_tag_list = maker(TagList)
+_make_tag_list = maker(TagList)
 
 
 def parse_tag_list(text: bytes) -> TagList:
@@ -55,7 +55,7 @@ def parse_tag_list(text: bytes) -> TagList:
     """
     plain = plain_tags(text)
     if plain is not None:
-        return _tag_list(plain)
+        return _make_tag_list(plain)
     if b"\r\n" in text:
         text = text.replace(b"\r\n ", b" ").replace(b"\r\n\t", b"\t")
     whole = text.decode("utf-8", "surrogateescape")

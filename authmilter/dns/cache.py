@@ -76,7 +76,7 @@ class _Flight:
         self.waiters: list[asyncio.Future[Answer]] = []
 
 
-_found = maker(Found)
+_make_found = maker(Found)
 
 
 class CachingResolver:
@@ -271,7 +271,7 @@ class CachingResolver:
 
 def _with_ttl(answer: Answer, ttl: float) -> Answer:
     if isinstance(answer, Found):
-        return _found(answer.records, ttl)
+        return _make_found(answer.records, ttl)
     if isinstance(answer, NoData):
         return NoData(ttl)
     if isinstance(answer, NxDomain):

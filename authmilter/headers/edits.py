@@ -100,8 +100,8 @@ class Plan:
     authentication_results: str
 
 
-_insert = maker(InsertHeader)
-_plan = maker(Plan)
+_make_insert = maker(InsertHeader)
+_make_plan = maker(Plan)
 
 
 def plan(mail: Mail, evidence: Evidence, decision: Decision, settings: HeaderSettings) -> Plan:
@@ -114,12 +114,12 @@ def plan(mail: Mail, evidence: Evidence, decision: Decision, settings: HeaderSet
     if mail.origin is not Origin.TRUSTED_HOP or evidence != _NOTHING:
         text = authentication_results_text(own_id, evidence, mail, settings, decision.disposition)
     if decision.disposition in _NOT_DELIVERED:
-        return _plan(edits=(), authentication_results=text)
+        return _make_plan(edits=(), authentication_results=text)
     edits: list[Edit] = []
     _deletions(edits, mail, decision, settings, own_id)
     inserts: list[InsertHeader] = []
     if text:
-        inserts.append(_insert(at=0, name=b"Authentication-Results", value=text.encode()))
+        inserts.append(_make_insert(at=0, name=b"Authentication-Results", value=text.encode()))
     if settings.received_spf:
         inserts.extend(_received_spf(mail, evidence, settings, own_id))
     if evidence.bimi is not None:
@@ -129,7 +129,7 @@ def plan(mail: Mail, evidence: Evidence, decision: Decision, settings: HeaderSet
     edits.extend(reversed(inserts))
     if decision.disposition is Disposition.QUARANTINE and decision.quarantine_reason:
         edits.append(Quarantine(reason=_printable(decision.quarantine_reason, _MAX_REASON)))
-    return _plan(edits=tuple(edits), authentication_results=text)
+    return _make_plan(edits=tuple(edits), authentication_results=text)
 
 
 def applied(headers: Iterable[Header], edits: Iterable[Edit]) -> list[tuple[bytes, bytes]]:
@@ -350,7 +350,7 @@ def _received_spf(
     for result in (evidence.spf, helo if helo is not None and helo.status not in _NO_HELO else None):
         value = received_spf(result, mail, settings, receiver) if result is not None else None
         if value is not None:
-            yield _insert(at=0, name=b"Received-SPF", value=value)
+            yield _make_insert(at=0, name=b"Received-SPF", value=value)
 
 
 def _bimi_fields(result: BimiResult, settings: HeaderSettings) -> Iterable[InsertHeader]:
@@ -361,7 +361,7 @@ def _bimi_fields(result: BimiResult, settings: HeaderSettings) -> Iterable[Inser
         (b"BIMI-Logo-Preference", bimi.preference(result)),
     ):
         if value is not None:
-            yield _insert(at=0, name=name, value=value)
+            yield _make_insert(at=0, name=name, value=value)
 
 
 def _tags(edits: list[Edit], inserts: list[InsertHeader], mail: Mail, decision: Decision) -> None:
@@ -380,11 +380,11 @@ def _tags(edits: list[Edit], inserts: list[InsertHeader], mail: Mail, decision: 
     for tag in decision.tags:
         if isinstance(tag, TagHeader) and _writable_name(tag.name):
             field = _unstructured(tag.name, tag.value, utf8)
-            inserts.append(_insert(at=0, name=tag.name.encode("ascii"), value=field))
+            inserts.append(_make_insert(at=0, name=tag.name.encode("ascii"), value=field))
     if changed and subject is not None:
         edits.append(ChangeHeader(name=subject.name.rstrip(_WSP), nth=1, value=value))
     elif changed:
-        inserts.append(_insert(at=0, name=b"Subject", value=value))
+        inserts.append(_make_insert(at=0, name=b"Subject", value=value))
 
 
 def _writable_name(name: str) -> bool:

@@ -625,11 +625,11 @@ def negotiate(offer: Negotiate, *, want_skip: bool) -> tuple[Abilities, Negotiat
 _STAGES = {ord(stage): stage for stage in Stage}
 _FAMILIES = {ord(family): family for family in Family}
 
-_connect_event = maker(Connect)
-_helo_event = maker(Helo)
-_macros_event = maker(Macros)
-_mail_event = maker(Mail)
-_rcpt_event = maker(Rcpt)
+_make_connect_event = maker(Connect)
+_make_helo_event = maker(Helo)
+_make_macros_event = maker(Macros)
+_make_mail_event = maker(Mail)
+_make_rcpt_event = maker(Rcpt)
 
 _DATA_EVENT = Data()
 _EOH_EVENT = EndOfHeaders()
@@ -723,7 +723,7 @@ def _macros(payload: bytes) -> Macros:
     values = macro_values(payload, MAX_STRINGS)
     if values is None:
         raise RemoteProtocolError("macros without a final NUL")
-    return _macros_event(stage, values)
+    return _make_macros_event(stage, values)
 
 
 def _connect(payload: bytes) -> Connect:
@@ -732,11 +732,11 @@ def _connect(payload: bytes) -> Connect:
     if not nul or family is None:
         raise RemoteProtocolError("a connection of no known address family")
     if family is Family.UNKNOWN:
-        return _connect_event(hostname, family, 0, b"")
+        return _make_connect_event(hostname, family, 0, b"")
     if len(rest) < 4 or not rest.endswith(b"\0"):
         raise RemoteProtocolError("a connection without its address")
     (port,) = _PORT.unpack_from(rest, 1)
-    return _connect_event(hostname, family, port, rest[3 : rest.index(b"\0", 3)])
+    return _make_connect_event(hostname, family, port, rest[3 : rest.index(b"\0", 3)])
 
 
 def _negotiate_event(payload: bytes) -> Negotiate:
@@ -753,14 +753,14 @@ _READERS: Final[Mapping[int, Callable[[Any], Event]]] = {
     ord("C"): _connect,
     ord("D"): _macros,
     ord("E"): lambda payload: EndOfMessage(payload) if payload else _EOM_EVENT,
-    ord("H"): lambda payload: _helo_event(_one_string(payload, "HELO")),
+    ord("H"): lambda payload: _make_helo_event(_one_string(payload, "HELO")),
     ord("K"): lambda _payload: _QUIT_NEW_EVENT,
     ord("L"): maker(Fields),
-    ord("M"): lambda payload: _mail_event(_strings(payload, "MAIL")),
+    ord("M"): lambda payload: _make_mail_event(_strings(payload, "MAIL")),
     ord("N"): lambda _payload: _EOH_EVENT,
     ord("O"): _negotiate_event,
     ord("Q"): lambda _payload: _QUIT_EVENT,
-    ord("R"): lambda payload: _rcpt_event(_strings(payload, "RCPT")),
+    ord("R"): lambda payload: _make_rcpt_event(_strings(payload, "RCPT")),
     ord("T"): lambda _payload: _DATA_EVENT,
     ord("U"): lambda payload: Unknown(_one_string(payload, "an unknown command")),
 }

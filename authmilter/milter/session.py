@@ -381,7 +381,7 @@ def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
-_session = maker(Session)
+_make_session = maker(Session)
 _NOTHING_AGREED: Final = Abilities()
 # Members of enumerations by a name of this module: Python 3.11 looks each up by a call, wherever it stands.
 _CONNECT, _HELO, _MAIL, _UNIX = Stage.CONNECT, Stage.HELO, Stage.MAIL, Family.UNIX
@@ -701,7 +701,7 @@ class MilterSession:
             subject = _text(known.get(b"{cert_subject}", b"")) if verified else ""
             tls = TlsInfo(version=_text(version), cipher=_text(known.get(b"{cipher}", b"")), subject=subject)
         name = known.get(b"j")
-        return _session(
+        return _make_session(
             client_ip=self._client_ip,
             client_name=self._client_name,
             helo=self._helo,

@@ -467,3 +467,10 @@ def test_a_message_without_body_passes() -> None:
         assert judge_one(signed, ZONE).status is DkimStatus.PASS
         assert judge_one(signed + b"\r\n\r\n", ZONE).status is DkimStatus.PASS
         assert judge_one(signed + b"x\r\n", ZONE).problem is DkimProblem.BODY_HASH
+
+
+@pytest.mark.parametrize("name", check._CRITICAL)
+def test_a_critical_field_that_stands_twice_is_a_defect_of_its_message(name: str) -> None:
+    # what the check trusts where it does not count: no defects, no critical field twice
+    block = f"{name}: a@b.example\r\n{name}: c@d.example\r\n\r\n".encode()
+    assert name in {defect.field for defect in Message.parse(block)[0].defects}
