@@ -16,12 +16,12 @@ import contextlib
 import errno
 import select
 import socket
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import coroutine
-from typing import Any, cast
+from typing import Any
 
+from authmilter.milter.poller import NOTHING, READ, WRITE, Poller
 from authmilter.milter.protocol import (
     DEFAULT_MAX_PACKET,
     Decoder,
@@ -30,17 +30,24 @@ from authmilter.milter.protocol import (
     Verb,
 )
 from authmilter.milter.seats import Board, Seat
-from authmilter.milter.session import MilterSession, Pending, Phase
+from authmilter.milter.session import PENDING, MilterSession, Phase
 from authmilter.milter.sockets import DEFAULT_BACKLOG
+from authmilter.resumed import resumed
 
 __all__ = ["Counters", "Drained", "MilterServer", "NativeSettings", "serve"]
 
 #: How long a worker looks away from a connection that it leaves to another, in seconds.
 _LOOK_AWAY = 0.001
-#: Octets of unread replies at which a loop stops writing unless told otherwise.
-_USUAL_LIMIT = 64 * 1024
+#: The same once it has left so many in a row: others have time for all of them, and each look costs what a quarter of a
+#: message does. Should they not come after all, this is how much later it is noticed.
+_LOOK_AWAY_LONGER = 0.01
+_NOT_NEEDED = 16
 #: No descriptor is left, or no memory for one.
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+#: Octets read at once: more than most messages have; much more, and `malloc` asks the kernel each time.
+_AT_ONCE = 64 * 1024
+# Python 3.11 looks up a member of an enumeration by a call.
+_NEW, _HEADERS, _CLOSED = Phase.NEW, Phase.HEADERS, Phase.CLOSED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +57,7 @@ class NativeSettings:
     `max_sessions`: connections open at a time; more wait to be accepted. `idle_timeout`: how long a connection may say nothing (an SMTP client may, for as long as
     the MTA lets it). `header_timeout`: from the first header field to the last. `progress`: how often the MTA is told
     that a verdict is still coming. `verdict_timeout`: how long that goes on. `sweep`: how often connections that are
-    over their time are looked for. `max_packet`: the largest packet in octets. `write_limit`: octets of unread replies at which
-    reading stops.
+    over their time are looked for. `max_packet`: the largest packet in octets.
     """
 
     max_sessions: int = 1000
@@ -61,7 +67,6 @@ class NativeSettings:
     verdict_timeout: float = 120.0
     sweep: float = 1.0
     max_packet: int = DEFAULT_MAX_PACKET
-    write_limit: int = _USUAL_LIMIT
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,68 +92,65 @@ class Drained:
     cut: int
 
 
-@coroutine
-def _resumed(
-    answer: Coroutine[Any, Any, tuple[Reply, ...]], first: Any
-) -> Generator[Any, Any, tuple[Reply, ...]]:
-    """Go on with a coroutine that was started by hand and gave `first` to wait for, now as a task's."""
-    waited_for = first
-    while True:
-        try:
-            sent = yield waited_for
-        except BaseException as e:  # noqa: BLE001 - all of it, cancellation too, belongs to the coroutine
-            error: BaseException | None = e
-        else:
-            error = None
-        try:
-            waited_for = answer.send(sent) if error is None else answer.throw(error)
-        except StopIteration as done:
-            replies: tuple[Reply, ...] = done.value
-            return replies
-
-
-class _Connection(asyncio.Protocol):
+class _Connection:
     """One connection from an MTA."""
 
     __slots__ = (
         "_decoder",
+        "_descriptor",
         "_loop",
         "_phase",
         "_server",
         "_session",
+        "_sock",
         "_task",
         "_timer",
-        "_transport",
+        "_unsent",
         "judged_since",
         "last",
-        "opening",
         "phase_since",
     )
 
-    def __init__(self, server: MilterServer, session: MilterSession) -> None:
+    def __init__(self, server: MilterServer, session: MilterSession, sock: socket.socket) -> None:
         self._server = server
         self._loop = server.loop
         self._session = session
+        self._sock: socket.socket | None = sock
+        self._descriptor = sock.fileno()
         self._decoder = Decoder(server.settings.max_packet)
-        self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[tuple[Reply, ...]] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._phase = Phase.NEW
+        #: replies that the MTA has not made room for; nothing is read meanwhile
+        self._unsent = b""
+        self._phase = _NEW
         self.last = self.phase_since = self.judged_since = self._loop.time()
-        #: what makes it a connection of the loop's, until it is one
-        self.opening: Coroutine[Any, Any, Any] | None = None
 
-    # -- what the loop calls -----------------------------------------------------------------------------------
+    # -- what the poller calls ---------------------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by their class
-        if self._server.settings.write_limit != _USUAL_LIMIT:
-            self._transport.set_write_buffer_limits(self._server.settings.write_limit)
-        self._loop.call_soon(self._opened)
-        if self._server.closing:
-            self.close()
+    def ready(self) -> None:
+        """Go on: read what has come, or write what was left."""
+        sock = self._sock
+        if sock is None:
+            return
+        if self._unsent:
+            self._send(self._unsent)
+            return
+        try:
+            data = sock.recv(_AT_ONCE)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.abort()
+            return
+        try:
+            self._received(data)
+        except Exception as e:  # noqa: BLE001 - a bug ends its connection: it would be told of the same octets for ever
+            self._server.note("milter_connection_broken", f"{self._session.listener}: {e!r}")
+            self.abort()
 
-    def data_received(self, data: bytes) -> None:
+    def _received(self, data: bytes) -> None:
         self.last = self._loop.time()
         error: RemoteProtocolError | None = None
         try:
@@ -156,14 +158,15 @@ class _Connection(asyncio.Protocol):
         except RemoteProtocolError as e:
             events, error = e.events, e
         out: list[bytes] = []
-        handle = self._session.handle
+        session = self._session
+        handle = session.handle
         try:
             for event in events:
                 reply = handle(event)
                 if reply is None:
                     if self._task is not None:
                         self._forget_task()  # the MTA gave up before it had its verdict
-                elif isinstance(reply, Pending):
+                elif reply is PENDING:
                     self._judge(out)
                 else:
                     out.append(reply.wire)
@@ -171,47 +174,18 @@ class _Connection(asyncio.Protocol):
             error = e
         if out:
             self._write(b"".join(out))
-        phase = self._session.phase
+        phase = session.phase
         if phase is not self._phase:
             self._phase = phase
             self.phase_since = self.last
         if error is not None:
             self._server.counters.protocol_errors += 1
-            self._server.note("milter_protocol_error", f"{self._session.listener}: {error}")
+            self._server.note("milter_protocol_error", f"{session.listener}: {error}")
             self.close()
-        elif phase is Phase.CLOSED or (self._server.closing and self.between_messages):
+        elif phase is _CLOSED or (self._server.closing and session.between_messages):
             self.close()
-
-    def eof_received(self) -> bool:
-        return False  # the transport closes itself; connection_lost follows
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        del exc
-        self._transport = None
-        self._forget_task()
-        self._session.lost()
-        self._server.gone(self)
-
-    def pause_writing(self) -> None:
-        if self._transport is not None:
-            self._transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        if self._transport is not None:
-            self._transport.resume_reading()
 
     # -- what the server calls ---------------------------------------------------------------------------------
-
-    def itself(self) -> _Connection:
-        """Return this: loops want to be given what makes a protocol."""
-        return self
-
-    def _opened(self) -> None:
-        """Let go of what has made the connection: the loop calls this when that is done."""
-        opening, self.opening = self.opening, None
-        assert opening is not None  # it was set by whoever made this
-        with contextlib.suppress(StopIteration):
-            opening.send(None)
 
     @property
     def between_messages(self) -> bool:
@@ -222,22 +196,28 @@ class _Connection(asyncio.Protocol):
         """Close after what was written is gone; the session ends at once."""
         self._forget_task()
         self._session.lost()
-        if self._transport is not None:
-            self._transport.close()
+        if not self._unsent:
+            self._shut()
 
     def abort(self) -> None:
         """Close at once."""
         self._forget_task()
         self._session.lost()
-        if self._transport is not None:
-            self._transport.abort()
+        self._shut()
+
+    def _shut(self) -> None:
+        sock, self._sock, self._unsent = self._sock, None, b""
+        if sock is not None:
+            self._server.poller.forget(self._descriptor)
+            sock.close()
+            self._server.gone(self)
 
     def overdue(self, now: float) -> str:
         """Say which limit this connection is over: the name of its counter, or nothing."""
         if self._task is not None:
             return ""  # its own timer watches the verdict
         settings = self._server.settings
-        if self._phase is Phase.HEADERS and now - self.phase_since > settings.header_timeout:
+        if self._phase is _HEADERS and now - self.phase_since > settings.header_timeout:
             return "header_timeouts"
         return "idle_closed" if now - self.last > settings.idle_timeout else ""
 
@@ -257,7 +237,7 @@ class _Connection(asyncio.Protocol):
             return
         settings = self._server.settings
         self.judged_since = self._loop.time()
-        self._task = self._loop.create_task(_resumed(answer, waits_for))
+        self._task = self._loop.create_task(resumed(answer, waits_for))
         self._task.add_done_callback(self._judged)
         self._timer = self._loop.call_later(settings.progress, self._still_judging)
 
@@ -300,15 +280,40 @@ class _Connection(asyncio.Protocol):
             task.cancel()
 
     def _write(self, data: bytes) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+        if self._unsent:
+            self._unsent += data  # bounded: nothing is read, so only a verdict on its way can add to it
+        elif self._sock is not None:
+            self._send(data)
+
+    def _send(self, data: bytes) -> None:
+        """Send as much as there is room for; the rest follows when there is more, and reading waits for that."""
+        sock = self._sock
+        assert sock is not None  # whoever calls has looked
+        try:
+            sent = sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:  # the other side has gone
+            self._unsent = b""
+            self.abort()
+            return
+        if sent < len(data):
+            if not self._unsent:
+                self._server.poller.change(self._descriptor, WRITE)
+            self._unsent = data[sent:]
+        elif self._unsent:
+            self._unsent = b""
+            self._server.poller.change(self._descriptor, READ)
+            if self._session.phase is _CLOSED:
+                self._shut()
 
 
 class MilterServer:
     """The connections of one worker; made by `serve`.
 
     It accepts one connection of each listener in a turn of the loop, and leaves those to other workers that are theirs
-    (`seats.py`): then it looks away for a moment instead of being told again and again that somebody waits.
+    (`seats.py`): then it looks away for a moment instead of being told again and again that somebody waits, and for
+    longer where it was told so of many and had none of them.
     """
 
     def __init__(
@@ -328,9 +333,13 @@ class MilterServer:
         self._factory = session_factory
         self._listeners = tuple(listeners)
         self._seat = seat or Seat(Board(1), 0)
+        #: what tells which connections can go on
+        self.poller = Poller(self.loop)
         self._connections: set[_Connection] = set()
         self._wanted = False
         self._watching = False
+        #: connections in a row that were left to others
+        self._left = 0
         self._waiting = select.poll()
         self._away: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
@@ -353,15 +362,22 @@ class MilterServer:
                 socket.SOL_SOCKET, socket.SO_ACCEPTCONN
             ):  # a loop would find nothing wrong
                 raise OSError(errno.EINVAL, "not a listening socket", name)
+        for name, sock in self._listeners:
             sock.setblocking(False)
+            if sock.family != socket.AF_UNIX:  # its connections have this of it
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._waiting.register(sock, select.POLLIN)
+            self.poller.watch(sock.fileno(), partial(self._ready, name, sock), NOTHING)
         self._wanted = True
         self._watch()
 
     def stop_accepting(self) -> None:
         """Accept nothing more; what is open goes on."""
-        self._wanted = False
-        self._look_away()
+        if self._wanted:
+            self._wanted = False
+            self._look_away()
+            for _, sock in self._listeners:
+                self.poller.unwatch(sock.fileno())
         self._seat.accept(False)
 
     def empty(self, name: str) -> None:
@@ -381,12 +397,10 @@ class MilterServer:
         at_first = self.open_sessions
         await self._wait_empty(seconds)
         self.closing = True
-        closed = 0
-        for connection in tuple(self._connections):
-            if connection.between_messages:
-                closed += 1
-                connection.close()
-        in_message = self.open_sessions - closed
+        between = [c for c in self._connections if c.between_messages]
+        closed, in_message = len(between), self.open_sessions - len(between)
+        for connection in between:
+            connection.close()
         await self._wait_empty(grace)
         cut = self.open_sessions
         self.counters.cut += cut
@@ -400,7 +414,7 @@ class MilterServer:
         self._sweeper.cancel()
         for connection in tuple(self._connections):
             connection.abort()
-        await self._wait_empty(1.0)
+        self.poller.close()
 
     # -- what a connection calls -------------------------------------------------------------------------------
 
@@ -426,8 +440,8 @@ class MilterServer:
             self._away = None
         self._watching = True
         self._seat.accept(True)
-        for name, sock in self._listeners:
-            self.loop.add_reader(sock.fileno(), partial(self._ready, name, sock))
+        for _, sock in self._listeners:
+            self.poller.change(sock.fileno(), READ)
 
     def _look_away(self) -> None:
         """Be told of nobody for now; they wait in the kernel's queue."""
@@ -437,7 +451,7 @@ class MilterServer:
         if self._watching:
             self._watching = False
             for _, sock in self._listeners:
-                self.loop.remove_reader(sock.fileno())
+                self.poller.change(sock.fileno(), NOTHING)
 
     def _look_again(self) -> None:
         """See whether somebody still waits whom another worker should have taken."""
@@ -458,10 +472,15 @@ class MilterServer:
         self._seat.accept(False)
 
     def _ready(self, name: str, sock: socket.socket) -> None:
+        if not self._watching:
+            return  # another listener in the same turn was the reason to look away
         if not self._seat.may_take(self.loop.time()):
             self._look_away()
-            self._away = self.loop.call_later(_LOOK_AWAY, self._look_again)
+            self._left += 1
+            moment = _LOOK_AWAY if self._left < _NOT_NEEDED else _LOOK_AWAY_LONGER
+            self._away = self.loop.call_later(moment, self._look_again)
             return
+        self._left = 0
         self._take(name, sock)
         if self._watching and len(self._connections) >= self.settings.max_sessions:
             self._pause()
@@ -481,19 +500,20 @@ class MilterServer:
                 self.note("milter_cannot_accept", str(e))
             self._pause()
             return False
-        connection = _Connection(self, self._factory(name))
-        # A coroutine without a task: its first step does everything but wait until the loop has called
-        # `connection_made`, which nobody here waits for. With a task a connection costs a quarter more.
-        connection.opening = self.loop.connect_accepted_socket(connection.itself, sock)
+        sock.setblocking(False)
+        connection = _Connection(self, self._factory(name), sock)
         try:
-            connection.opening.send(None)
-        except OSError:
-            sock.close()  # it has gone meanwhile
-            return True
+            self.poller.watch(sock.fileno(), connection.ready)
+        except OSError as e:  # no memory, or too many are watched
+            sock.close()
+            self.note("milter_cannot_accept", str(e))
+            self._pause()
+            return False
         self.counters.accepted += 1
         self._connections.add(connection)
         self._seat.opened()
         self._empty.clear()
+        connection.ready()  # an MTA speaks first, and mostly has
         return True
 
     # -- inside ------------------------------------------------------------------------------------------------

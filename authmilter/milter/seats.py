@@ -3,8 +3,8 @@
 A `Board` is made by the parent before it forks; each worker writes its own `Seat` and reads all of them. Nothing is
 locked: a number that is a moment old costs a little evenness, never a connection.
 
-A worker takes a connection where nobody else who accepts has fewer sessions, give or take an eighth. Idle workers go in
-turn. Whoever has fewer and does not move for `PATIENCE` (it is busy with a large message, or hangs) is left out until it
+A worker takes a connection where nobody else who accepts has fewer sessions, give or take an eighth. Of idle workers the
+first goes: what comes one at a time is one worker's, whose caches are warm, and the others sleep. Whoever has fewer and does not move for `PATIENCE` (it is busy with a large message, or hangs) is left out until it
 moves, for a second at most, so that nobody waits for it.
 """
 
@@ -77,7 +77,7 @@ class Seat:
         self._count = board.seats
         self._number = number
         self._sessions = 0
-        # Not from 0: idle workers would leave every connection to one that was started late.
+        # Not from 0: this number only grows, whoever has the seat.
         self._taken = self._all[self._count + number]
         self._accepts = False
         self._stuck: dict[int, tuple[int, int]] = {}
@@ -140,8 +140,7 @@ class Seat:
         theirs, mine = self._all[number], self._sessions
         if mine:
             return theirs < mine - (mine >> _SLACK)
-        # Of idle workers the one goes first that has taken the fewest connections.
-        return theirs == 0 and self._all[self._count + number] < self._taken
+        return theirs == 0 and number < self._number
 
     def _is_first(self) -> bool:
         everybody, count, mine = self._all, self._count, self._sessions

@@ -14,7 +14,6 @@ import re
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from types import coroutine
 from typing import Any, NamedTuple, Protocol, cast
 
 import grpc
@@ -32,6 +31,7 @@ from authmilter.mail import Envelope, Mail, Origin, Session
 from authmilter.message import Message, normalize_line_endings
 from authmilter.origins import OriginRules, Relay
 from authmilter.ports import Journal
+from authmilter.resumed import resumed
 from authmilter.rpc._pb import authmilter_pb2 as pb
 from authmilter.rpc.auth import Caller, Callers
 from authmilter.rpc.codec import Options, Problems, encode
@@ -415,7 +415,7 @@ class Servicer:
 
         async def finish(item: Coroutine[Any, Any, pb.VerifyStreamResponse], waited_for: Any) -> None:
             try:
-                await answer(await _resumed(item, waited_for))
+                await answer(await resumed(item, waited_for))
             finally:
                 window.release()
 
@@ -739,19 +739,3 @@ async def _next_turn() -> None:
 def _done(turn: asyncio.Future[None]) -> None:
     if not turn.done():
         turn.set_result(None)
-
-
-@coroutine
-def _resumed(item: Coroutine[Any, Any, Any], waited_for: Any) -> Generator[Any, Any, Any]:
-    """Go on with a coroutine that was started by hand and waits for `waited_for`; cancelling reaches it."""
-    while True:
-        try:
-            sent = yield waited_for
-        except BaseException as e:  # noqa: BLE001 - all of it, cancellation too, is for the coroutine
-            error: BaseException | None = e
-        else:
-            error = None
-        try:
-            waited_for = item.send(sent) if error is None else item.throw(error)
-        except StopIteration as done:
-            return done.value

@@ -37,6 +37,7 @@ LAYERS = (
         "values, frozen, without I/O; idn is the room of idna",
     ),
     Layer("documents", ("documents",), ("vocabulary",), "text to plain data; the room of pyyaml"),
+    Layer("resumed", ("resumed",), (), "a coroutine begun by hand, for the doors that drive the engine so"),
     Layer("ports", ("ports",), ("vocabulary",), "the ways to the outside world, as protocols"),
     Layer(
         "written",
@@ -101,13 +102,13 @@ LAYERS = (
     Layer(
         "milter",
         ("milter.*",),
-        ("vocabulary", "written"),
+        ("resumed", "vocabulary", "written"),
         "a door: the wire and its sessions; what judges is handed in",
     ),
     Layer(
         "rpc",
         ("rpc.*",),
-        ("vocabulary", "ports", "written", "dns", "origins", "engine", "runtime"),
+        ("resumed", "vocabulary", "ports", "written", "dns", "origins", "engine", "runtime"),
         "a door: gRPC; the room of grpcio and protobuf",
     ),
     Layer(

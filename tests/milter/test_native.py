@@ -8,14 +8,14 @@ import tracemalloc
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvloop
 
 from authmilter.milter.native import MilterServer, NativeSettings, serve
 from authmilter.milter.seats import Board, Seat
-from authmilter.milter.session import SessionSettings
+from authmilter.milter.session import MilterSession, Phase, SessionSettings
 from authmilter.milter.sockets import ListenSpec, open_listener
 from authmilter.verdict import Disposition, InsertHeader, SmtpReply, Verdict
 from tests.milter.client import (
@@ -426,6 +426,116 @@ def test_a_peer_that_does_not_read_is_not_read_from(run: Run, tmp_path: Path) ->
                         await asyncio.sleep(0.002)
                 assert sent < 20_000_000
                 assert (await deliver(address, RAW)).final == "accept"
+
+    run(work())
+
+
+def test_replies_that_find_no_room_come_later_in_order(run: Run, tmp_path: Path) -> None:
+    async def work() -> None:
+        stage = Stage()
+        async with serving(stage, f"unix:{tmp_path}/m") as (server, address):
+            with socket.socket(socket.AF_UNIX) as slow:
+                slow.setblocking(False)
+                slow.connect(address.removeprefix("unix:"))
+                start = packet(
+                    "O", (2).to_bytes(4, "big") + (0x3F).to_bytes(4, "big") + (0x7F).to_bytes(4, "big")
+                )
+                slow.send(start + packet("C", b"x\0U") + packet("M", strings(b"<a@b.example>")))
+                asked = 2
+                flood = memoryview(packet("U", b"x\0") * 5000)
+                rest = flood[:0]
+                stalled = 0
+                while stalled < 20:
+                    rest = rest or flood
+                    try:
+                        sent = slow.send(rest)
+                        rest, stalled = rest[sent:], 0
+                        asked += 0 if rest else 5000
+                    except BlockingIOError:
+                        stalled += 1
+                        await asyncio.sleep(0.002)
+                loop = asyncio.get_running_loop()
+
+                async def read() -> bytes:
+                    got = b""
+                    while not got.endswith(b"end"):
+                        piece = await loop.sock_recv(slow, 65536)
+                        got += piece or b"end"
+                    return got
+
+                reading = asyncio.create_task(read())
+                if rest:
+                    await loop.sock_sendall(slow, rest)
+                    asked += 5000
+                await loop.sock_sendall(slow, packet("Q"))
+                got = await reading
+            assert got[:5] == b"\0\0\0\x0dO"
+            assert got[17:-3] == packet("c") * asked
+            await until(lambda: server.open_sessions == 0)
+        assert stage.bugs == []
+
+    run(work())
+
+
+def test_a_peer_that_goes_without_its_replies_is_forgotten(run: Run, tmp_path: Path) -> None:
+    async def work() -> None:
+        stage = Stage()
+        async with serving(stage, f"unix:{tmp_path}/m") as (server, address):
+            with socket.socket(socket.AF_UNIX) as rude:
+                rude.setblocking(False)
+                rude.connect(address.removeprefix("unix:"))
+                start = packet(
+                    "O", (2).to_bytes(4, "big") + (0x3F).to_bytes(4, "big") + (0x7F).to_bytes(4, "big")
+                )
+                rude.send(start + packet("C", b"x\0U") + packet("M", strings(b"<a@b.example>")))
+                stalled = 0
+                while stalled < 20:
+                    try:
+                        rude.send(packet("U", b"x\0") * 5000)
+                        stalled = 0
+                    except BlockingIOError:
+                        stalled += 1
+                        await asyncio.sleep(0.002)
+            await until(lambda: server.open_sessions == 0)
+            assert (await deliver(address, RAW)).final == "accept"
+
+    run(work())
+
+
+def test_a_bug_between_loop_and_session_ends_that_connection_only(run: Run, tmp_path: Path) -> None:
+    async def work() -> None:
+        stage = Stage()
+        with open_listener(ListenSpec.parse(f"unix:{tmp_path}/m")) as sock:
+
+            class Broken:
+                """A session that breaks its promise to raise nothing else."""
+
+                listener = "test"
+                phase = Phase.CLIENT
+                between_messages = True
+
+                def handle(self, event: object) -> None:
+                    raise RuntimeError(f"no {type(event).__name__}")
+
+                def lost(self) -> None:
+                    self.phase = Phase.CLOSED
+
+            made = 0
+
+            def sessions(listener: str) -> MilterSession:
+                nonlocal made
+                made += 1
+                return cast("MilterSession", Broken()) if made == 1 else stage.factory()(listener)
+
+            notes: list[tuple[str, str]] = []
+            server = await serve([("test", sock)], sessions, note=lambda *said: notes.append(said))
+            reader, writer = await open_stream(f"unix:{tmp_path}/m")
+            writer.write(packet("O", b"\0" * 12))
+            await expect_closed(reader)
+            writer.close()
+            assert notes == [("milter_connection_broken", "test: RuntimeError('no Negotiate')")]
+            assert (await deliver(f"unix:{tmp_path}/m", RAW)).final == "accept"
+            await server.close()
 
     run(work())
 

@@ -34,7 +34,6 @@ def test_who_is_alone_takes_everything() -> None:
 def test_the_one_with_fewer_goes_first() -> None:
     _, (one, other) = _seats(2)
     assert one.may_take(1.0)
-    assert other.may_take(1.0)
     one.opened()
     assert not one.may_take(1.0)
     assert other.may_take(1.0)
@@ -43,14 +42,15 @@ def test_the_one_with_fewer_goes_first() -> None:
     assert other.may_take(1.0)
 
 
-def test_idle_workers_go_in_turn() -> None:
+def test_of_idle_workers_the_first_goes() -> None:
     _, seats = _seats(3)
     for _ in range(4):
-        for seat in seats:
-            assert seat.may_take(1.0)
-            seat.opened()
-            seat.closed()
-            assert not seat.may_take(1.0) or seat is seats[-1]
+        assert [seat.may_take(1.0) for seat in seats] == [True, False, False]
+        seats[0].opened()
+        assert [seat.may_take(1.0) for seat in seats] == [False, True, False]
+        seats[0].closed()
+    seats[0].accept(False)
+    assert [seat.may_take(1.0) for seat in seats[1:]] == [True, False]
 
 
 @pytest.mark.parametrize(
