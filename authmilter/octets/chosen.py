@@ -14,12 +14,11 @@ __all__ = [
     "bare_line_ends",
     "fields_size",
     "index_fields",
-    "macro_values",
     "plain_tags",
+    "read_packets",
     "relaxed_body",
     "relaxed_field",
     "signed_fields",
-    "split_packets",
     "unsigned_value",
 ]
 
@@ -30,12 +29,11 @@ if TYPE_CHECKING or os.environ.get("AUTHMILTER_PURE"):
         bare_line_ends,
         fields_size,
         index_fields,
-        macro_values,
         plain_tags,
+        read_packets,
         relaxed_body,
         relaxed_field,
         signed_fields,
-        split_packets,
         unsigned_value,
     )
 else:
@@ -44,12 +42,11 @@ else:
             bare_line_ends,
             fields_size,
             index_fields,
-            macro_values,
             plain_tags,
+            read_packets,
             relaxed_body,
             relaxed_field,
             signed_fields,
-            split_packets,
             unsigned_value,
         )
     except ImportError:  # it is optional: no compiler when this was installed
@@ -57,12 +54,11 @@ else:
             bare_line_ends,
             fields_size,
             index_fields,
-            macro_values,
             plain_tags,
+            read_packets,
             relaxed_body,
             relaxed_field,
             signed_fields,
-            split_packets,
             unsigned_value,
         )
     else:
