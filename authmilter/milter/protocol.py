@@ -168,8 +168,7 @@ class Family(StrEnum):
 # -- events: what the MTA says ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Negotiate:
+class Negotiate(NamedTuple):
     """The MTA's offer: its protocol `version`, the `actions` it allows and the `steps` it understands."""
 
     version: int
@@ -632,7 +631,7 @@ _READINGS: Final[Mapping[str, Reading]] = {
     "L": Reading(Shape.FIELD, maker(Fields), "a header packet"),
     "M": Reading(Shape.STRINGS, maker(Mail), "MAIL"),
     "N": Reading(Shape.NOTHING, EndOfHeaders()),
-    "O": Reading(Shape.NUMBERS, maker(Negotiate), "a negotiation packet"),
+    "O": Reading(Shape.NUMBERS, Negotiate, "a negotiation packet"),
     "Q": Reading(Shape.NOTHING, Quit()),
     "R": Reading(Shape.STRINGS, maker(Rcpt), "RCPT"),
     "T": Reading(Shape.NOTHING, Data()),

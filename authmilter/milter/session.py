@@ -415,6 +415,23 @@ _ADDRESSES = frozenset((Family.INET, Family.INET6))
 _VERIFIED = (b"", b"OK")
 
 
+def _authenticated(mail: Mapping[bytes, bytes]) -> str | None:
+    """Return who is authenticated by the macros of MAIL."""
+    user = mail.get(b"{auth_authen}", b"")
+    # {auth_author} does not count: the client writes it. A mechanism without a name does (EXTERNAL).
+    return _text(user) if user or mail.get(b"{auth_type}") else None
+
+
+def _tls(known: Mapping[bytes, bytes]) -> TlsInfo:
+    """Return what the macros say of TLS."""
+    subject = known.get(b"{cert_subject}", b"")
+    # Sendmail names the subject of any certificate, and in {verify} whether it holds; Postfix only of a good one
+    if subject and known.get(b"{verify}", b"") not in _VERIFIED:
+        subject = b""
+    version, cipher = known[b"{tls_version}"], known.get(b"{cipher}", b"")
+    return _make_tls(version=_text(version), cipher=_text(cipher), subject=_text(subject))
+
+
 class MilterSession:
     """The state of one connection. Feed `handle`; when it says `PENDING`, await `answer`."""
 
@@ -676,35 +693,21 @@ class MilterSession:
             self._factory.bug("milter:cancel", e)
 
     def _macros_for(self, stage: Stage) -> Mapping[bytes, bytes]:
-        """Return the macros that came before this command, or none; they belong to it and to no later one."""
+        """Return the macros that came before this command, or none; a later one does not get them again."""
         return self._next_macros.pop(stage, _NO_MACROS)
 
     def _session(self, mail: Mapping[bytes, bytes]) -> Session:
         """Return the SMTP session as it is known at MAIL, with the macros of that."""
         known = {**self._connect_macros, **self._helo_macros, **mail}  # a later one's value counts
-        authenticated = None
-        if b"{auth_authen}" in mail or b"{auth_type}" in mail:
-            user = mail.get(b"{auth_authen}", b"")
-            # {auth_author} does not count: the client writes it. A mechanism without a name does (EXTERNAL).
-            authenticated = _text(user) if user or mail.get(b"{auth_type}") else None
-        version = known.get(b"{tls_version}")
-        tls = None
-        if version:
-            # Sendmail names the subject of any certificate, and in {verify} whether it holds; Postfix only of a good one
-            verified = known.get(b"{verify}", b"") in _VERIFIED
-            subject = _text(known.get(b"{cert_subject}", b"")) if verified else ""
-            tls = _make_tls(
-                version=_text(version), cipher=_text(known.get(b"{cipher}", b"")), subject=subject
-            )
         name = known.get(b"j")
         return _make_session(
             client_ip=self._client_ip,
             client_name=self._client_name,
             helo=self._helo,
             local_name=Domain.maybe(_text(name)) if name else None,
-            authenticated=authenticated,
+            authenticated=_authenticated(mail) if mail else None,
             daemon_name=_text(known.get(b"{daemon_name}", b"")),
-            tls=tls,
+            tls=_tls(known) if known.get(b"{tls_version}") else None,
         )
 
     def _end_headers(self) -> None:
