@@ -603,6 +603,11 @@ static uint32_t number_at(const octet *p) {
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | (uint32_t)p[3];
 }
 
+static octet *put_number(octet *out, uint32_t number) {
+    for (int bits = 24; bits >= 0; bits -= 8) *out++ = (octet)(number >> bits);
+    return out;
+}
+
 static PyObject *read_numbers(Reading *reading, const octet *p, const octet *end) {
     if (end - p < 12) return refuse(reading, " that is too short");
     PyObject *values[] = {
@@ -771,6 +776,57 @@ static PyObject *read_packets(PyObject *Py_UNUSED(module), PyObject *const *args
     return NULL;
 }
 
+/* Whether a LF in a header field's value is no fold with more on its line: RFC 5322 2.2.3, and what readers take for one. */
+static int ill_folded(const octet *p, const octet *end) {
+    while ((p = memchr(p, '\n', (size_t)(end - p))) != NULL) {
+        p++;
+        if (p == end || !is_blank(*p)) return 1;
+        while (p < end && (is_blank(*p) || *p == '\v' || *p == '\f')) p++;
+        if (p == end || *p == '\n') return 1;
+    }
+    return 0;
+}
+
+PyDoc_STRVAR(edit_packet_doc, "edit_packet(command, number, name, value)\n--\n\nSee authmilter.octets.python.edit_packet.");
+
+static PyObject *edit_packet(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
+    if (count != 4 || !PyLong_Check(args[0]) || !(args[1] == Py_None || PyLong_Check(args[1])) ||
+        !PyBytes_Check(args[2]) || !PyBytes_Check(args[3])) {
+        PyErr_SetString(PyExc_TypeError, "edit_packet(command: int, number: int | None, name: bytes, value: bytes)");
+        return NULL;
+    }
+    const long command = PyLong_AsLong(args[0]);
+    if (command == -1 && PyErr_Occurred()) return NULL;
+    int overflow = 0;
+    const long long number = args[1] == Py_None ? 0 : PyLong_AsLongLongAndOverflow(args[1], &overflow);
+    const octet *const name = (const octet *)PyBytes_AS_STRING(args[2]);
+    const octet *const value = (const octet *)PyBytes_AS_STRING(args[3]);
+    const Py_ssize_t name_size = PyBytes_GET_SIZE(args[2]), value_size = PyBytes_GET_SIZE(args[3]);
+    int named = name_size > 0;
+    for (Py_ssize_t i = 0; i < name_size; i++) named &= is_ftext(name[i]);
+    const char *fault = NULL;
+    if (overflow || number < 0 || number > UINT32_MAX) fault = "a header field number that is none";
+    else if (!named) fault = "an ill-formed header field name";
+    else if (memchr(value, '\r', (size_t)value_size) || memchr(value, 0, (size_t)value_size))
+        fault = "a CR or NUL octet in a header field value";
+    else if (ill_folded(value, value + value_size)) fault = "an ill-formed fold in a header field value";
+    if (fault != NULL) return PyUnicode_FromString(fault);
+    const Py_ssize_t numbered = args[1] == Py_None ? 0 : 4;
+    const Py_ssize_t size = 1 + numbered + name_size + 1 + value_size + 1;
+    if (command < 0 || command > 255 || size > (Py_ssize_t)UINT32_MAX) {
+        PyErr_SetString(PyExc_OverflowError, "a command that is no octet, or a packet of more than 4 GiB");
+        return NULL;
+    }
+    PyObject *packet = PyBytes_FromStringAndSize(NULL, 4 + size);
+    if (packet == NULL) return NULL;
+    octet *out = put_number((octet *)PyBytes_AS_STRING(packet), (uint32_t)size);
+    *out++ = (octet)command;
+    if (numbered) out = put_number(out, (uint32_t)number);
+    memcpy(out, name, (size_t)name_size + 1); /* with the NUL that every bytes object has at its end */
+    memcpy(out + name_size + 1, value, (size_t)value_size + 1);
+    return packet;
+}
+
 /* -- the module --------------------------------------------------------------------------------------------------- */
 
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, name##_doc}
@@ -781,6 +837,7 @@ static PyMethodDef functions[] = {
     {"plain_tags", plain_tags, METH_O, plain_tags_doc},
     {"fields_size", fields_size, METH_O, fields_size_doc},
     FAST(bare_line_ends),
+    FAST(edit_packet),
     FAST(relaxed_field),
     FAST(signed_fields),
     FAST(index_fields),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 __all__ = [
     "COMPILED",
     "bare_line_ends",
+    "edit_packet",
     "fields_size",
     "index_fields",
     "plain_tags",
@@ -27,6 +28,7 @@ COMPILED = False
 if TYPE_CHECKING or os.environ.get("AUTHMILTER_PURE"):
     from authmilter.octets.python import (
         bare_line_ends,
+        edit_packet,
         fields_size,
         index_fields,
         plain_tags,
@@ -40,6 +42,7 @@ else:
     try:
         from authmilter.octets._compiled import (
             bare_line_ends,
+            edit_packet,
             fields_size,
             index_fields,
             plain_tags,
@@ -52,6 +55,7 @@ else:
     except ImportError:  # it is optional: no compiler when this was installed
         from authmilter.octets.python import (
             bare_line_ends,
+            edit_packet,
             fields_size,
             index_fields,
             plain_tags,

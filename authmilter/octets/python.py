@@ -19,6 +19,7 @@ __all__ = [
     "Reading",
     "Shape",
     "bare_line_ends",
+    "edit_packet",
     "fields_size",
     "index_fields",
     "plain_tags",
@@ -403,3 +404,34 @@ def read_packets(data: bytes, largest: int, table: PacketTable) -> tuple[list[An
             return events, data[at:], 5, str(e)
         at = stop
     return events, data[at:], 5, ""
+
+
+_NUMBER = Struct(">I")
+
+# RFC 5322 §2.2.3: a line end before white space is a fold; here more has to follow on that line, since readers take
+# an empty one for the end of the header.
+_NO_FOLD = re.compile(rb"\n(?:[^ \t]|\Z|[ \t\v\f]*+(?:\n|\Z))")
+
+
+def edit_packet(command: int, number: int | None, name: bytes, value: bytes) -> bytes | str:
+    """Return the packet that adds, inserts or changes a header field, or in our words why it must not be sent.
+
+    Nothing is sent that would not stay one field: nothing in it may begin a new field or end the header.
+
+    Args:
+        command: the command octet.
+        number: which field it is; None where the command has no number.
+        name: its name.
+        value: its value, folds as LF and white space.
+    """
+    if number is not None and not 0 <= number < 2**32:
+        return "a header field number that is none"
+    if not grammar.FIELD_NAME.fullmatch(name):
+        return "an ill-formed header field name"
+    if b"\r" in value or b"\0" in value:
+        return "a CR or NUL octet in a header field value"
+    if _NO_FOLD.search(value):
+        return "an ill-formed fold in a header field value"
+    place = b"" if number is None else _NUMBER.pack(number)
+    arguments = place + name + b"\0" + value + b"\0"
+    return _HEAD.pack(len(arguments) + 1, command) + arguments

@@ -99,6 +99,16 @@ def outcomes(functions: Any, octets: bytes) -> Iterator[tuple[str, object]]:
     for own in (None, odd[0]):
         for relaxed in (False, True):
             yield "signed_fields", functions.signed_fields(by_name, _NAMES, own, relaxed)
+    lines = octets.replace(b"\r", b"").replace(b"\0", b"")
+    for number, name, value in (
+        (0, b"X-A", octets),
+        (1, b"X-A", lines),
+        (None, b"X", lines.replace(b"\n", b"\n ")),
+        (2**32 - 1, b"X", lines.replace(b"\n", b"\n\t").replace(b"b", b"\v\f")),
+        (len(octets) - 5, octets[:9], b""),
+        (2**32 - len(lines), lines[:3], lines[3:]),
+    ):
+        yield "edit_packet", functions.edit_packet(0x69, number, name, value)
     for data in _packets(octets):
         events, *rest = functions.read_packets(data, 300, TABLE)
         # a dict is its names in their order, and all are of their own types

@@ -236,6 +236,46 @@ def _refuse(*_values: object) -> object:
     raise LookupError
 
 
+_NO_NUMBER = "a header field number that is none"
+_NO_NAME = "an ill-formed header field name"
+_NO_TEXT = "a CR or NUL octet in a header field value"
+_NO_FOLD = "an ill-formed fold in a header field value"
+
+
+@pytest.mark.parametrize("functions", BOTH)
+@pytest.mark.parametrize(
+    ("number", "name", "value", "arguments"),
+    [
+        (None, b"X", b"", b"X\0\0"),
+        (0, b"X-A", b" a\n b\n\tc", b"\0\0\0\0X-A\0 a\n b\n\tc\0"),
+        (0x01020304, b"!~", b"\xff\n \v\fx", b"\1\2\3\4!~\0\xff\n \v\fx\0"),
+        (2**32 - 1, b"X", b"\n a", b"\xff\xff\xff\xffX\0\n a\0"),
+        (2**32, b"X", b"", _NO_NUMBER),
+        (2**70, b"X", b"", _NO_NUMBER),
+        (-(2**70), b"X", b"", _NO_NUMBER),
+        (-1, b"", b"\r", _NO_NUMBER),
+        (0, b"", b"\r", _NO_NAME),
+        (0, b"a b", b"", _NO_NAME),
+        (0, b"a:", b"", _NO_NAME),
+        (None, b"a\n", b"", _NO_NAME),
+        (0, b"\x7f", b"", _NO_NAME),
+        (0, b"X", b"a\r\n b", _NO_TEXT),
+        (0, b"X", b"a\n\0", _NO_TEXT),
+        (0, b"X", b"a\n", _NO_FOLD),
+        (0, b"X", b"a\nb", _NO_FOLD),
+        (0, b"X", b"a\n b\n\nc", _NO_FOLD),
+        (0, b"X", b"a\n b\n \n c", _NO_FOLD),
+        (0, b"X", b"a\n\t\v\f", _NO_FOLD),
+        (0, b"X", b"a\n\vb", _NO_FOLD),
+    ],
+)
+def test_the_packet_of_a_header_edit_or_why_there_is_none(
+    functions: Any, number: int | None, name: bytes, value: bytes, arguments: bytes | str
+) -> None:
+    expected = arguments if isinstance(arguments, str) else packet(b"i", arguments)
+    assert functions.edit_packet(0x69, number, name, value) == expected
+
+
 octets = st.one_of(st.binary(max_size=200), st.lists(st.sampled_from(PIECES), max_size=40).map(b"".join))
 
 
@@ -267,6 +307,11 @@ def test_other_types_are_refused() -> None:
         (compiled.signed_fields, ({}, (b"a",), None, True)),
         (compiled.fields_size, ((field,),)),
         (compiled.fields_size, ([b"x"],)),
+        (compiled.edit_packet, (105, 0, b"X")),
+        (compiled.edit_packet, (b"i", 0, b"X", b"")),
+        (compiled.edit_packet, (105, 0.0, b"X", b"")),
+        (compiled.edit_packet, (105, 0, "X", b"")),
+        (compiled.edit_packet, (105, 0, b"X", "")),
         (compiled.read_packets, (b"", 10)),
         (compiled.read_packets, (bytearray(), 10, TABLE)),
         (compiled.read_packets, (b"", "10", TABLE)),
