@@ -13,20 +13,18 @@ the result does not depend on how the bytes were cut), `LocalProtocolError` for 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntFlag, StrEnum
 from functools import lru_cache
 from struct import Struct
-from struct import error as struct_error
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Final, NamedTuple
 
-from authmilter import grammar
 from authmilter.errors import AuthMilterError
 from authmilter.makers import maker
 from authmilter.message import Header as HeaderField
-from authmilter.octets.chosen import macro_values, split_packets
+from authmilter.octets.chosen import edit_packet, read_packets
+from authmilter.octets.python import PacketTable, Reading, Shape
 
 __all__ = [
     "NEWEST_VERSION",
@@ -168,8 +166,7 @@ class Family(StrEnum):
 # -- events: what the MTA says ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Negotiate:
+class Negotiate(NamedTuple):
     """The MTA's offer: its protocol `version`, the `actions` it allows and the `steps` it understands."""
 
     version: int
@@ -299,28 +296,17 @@ Event = (
 
 _OFFER = Struct(">III")
 _NUMBER = Struct(">I")
-_PORT = Struct(">H")
 
 
 def _packet(command: bytes, payload: bytes = b"") -> bytes:
     return _NUMBER.pack(len(payload) + 1) + command + payload
 
 
-def _check(number: int, name: bytes, value: bytes) -> None:
-    """Refuse what would not stay one header field: nothing in it may begin a new field or end the header."""
-    if not 0 <= number < 2**32:
-        raise LocalProtocolError("a header field number that is none")
-    if not grammar.FIELD_NAME.fullmatch(name):
-        raise LocalProtocolError("an ill-formed header field name")
-    if b"\r" in value or b"\0" in value:
-        raise LocalProtocolError("a CR or NUL octet in a header field value")
-    if _NO_FOLD(value):
-        raise LocalProtocolError("an ill-formed fold in a header field value")
-
-
-# RFC 5322 §2.2.3: a line end before white space is a fold; here more has to follow on that line, since readers take
-# an empty one for the end of the header.
-_NO_FOLD = re.compile(rb"\n(?:[^ \t]|\Z|[ \t\v\f]*+(?:\n|\Z))").search
+def _edit(command: bytes, number: int | None, name: bytes, value: bytes) -> bytes:
+    packet = edit_packet(command[0], number, name, value)
+    if isinstance(packet, str):
+        raise LocalProtocolError(packet)
+    return packet
 
 
 class Verb(Enum):
@@ -411,14 +397,11 @@ class AddField:
 
     name: bytes
     value: bytes
+    #: the reply's bytes
+    wire: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _check(0, self.name, self.value)
-
-    @property
-    def wire(self) -> bytes:
-        """The reply's bytes."""
-        return _packet(b"h", self.name + b"\0" + self.value + b"\0")
+        object.__setattr__(self, "wire", _edit(b"h", None, self.name, self.value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,14 +415,11 @@ class InsertField:
     at: int
     name: bytes
     value: bytes
+    #: the reply's bytes
+    wire: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _check(self.at, self.name, self.value)
-
-    @property
-    def wire(self) -> bytes:
-        """The reply's bytes."""
-        return _packet(b"i", _NUMBER.pack(self.at) + self.name + b"\0" + self.value + b"\0")
+        object.__setattr__(self, "wire", _edit(b"i", self.at, self.name, self.value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -453,14 +433,11 @@ class ChangeField:
     nth: int
     name: bytes
     value: bytes
+    #: the reply's bytes
+    wire: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _check(self.nth, self.name, self.value)
-
-    @property
-    def wire(self) -> bytes:
-        """The reply's bytes."""
-        return _packet(b"m", _NUMBER.pack(self.nth) + self.name + b"\0" + self.value + b"\0")
+        object.__setattr__(self, "wire", _edit(b"m", self.nth, self.name, self.value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -622,21 +599,28 @@ def negotiate(offer: Negotiate, *, want_skip: bool) -> tuple[Abilities, Negotiat
 
 # -- bytes to events ---------------------------------------------------------------------------------------------
 
-_STAGES = {ord(stage): stage for stage in Stage}
-_FAMILIES = {ord(family): family for family in Family}
+_READINGS: Final[Mapping[str, Reading]] = {
+    "A": Reading(Shape.NOTHING, Abort()),
+    "B": Reading(Shape.OCTETS, maker(Body)),
+    "C": Reading(Shape.CLIENT, maker(Connect), "a connection", {ord(family): family for family in Family}),
+    "D": Reading(Shape.MACROS, maker(Macros), "macros", {ord(stage): stage for stage in Stage}),
+    "E": Reading(Shape.OCTETS, maker(EndOfMessage)),
+    "H": Reading(Shape.STRING, maker(Helo), "HELO"),
+    "K": Reading(Shape.NOTHING, QuitNew()),
+    "L": Reading(Shape.FIELD, maker(Fields), "a header packet"),
+    "M": Reading(Shape.STRINGS, maker(Mail), "MAIL"),
+    "N": Reading(Shape.NOTHING, EndOfHeaders()),
+    "O": Reading(Shape.NUMBERS, Negotiate, "a negotiation packet"),
+    "Q": Reading(Shape.NOTHING, Quit()),
+    "R": Reading(Shape.STRINGS, maker(Rcpt), "RCPT"),
+    "T": Reading(Shape.NOTHING, Data()),
+    "U": Reading(Shape.STRING, maker(Unknown), "an unknown command"),
+}
 
-_make_connect_event = maker(Connect)
-_make_helo_event = maker(Helo)
-_make_macros_event = maker(Macros)
-_make_mail_event = maker(Mail)
-_make_rcpt_event = maker(Rcpt)
-
-_DATA_EVENT = Data()
-_EOH_EVENT = EndOfHeaders()
-_EOM_EVENT = EndOfMessage()
-_ABORT_EVENT = Abort()
-_QUIT_EVENT = Quit()
-_QUIT_NEW_EVENT = QuitNew()
+#: What makes an event of each packet.
+_PACKETS: Final = PacketTable(
+    readings=tuple(_READINGS.get(chr(octet)) for octet in range(256)), field=HeaderField, most=MAX_STRINGS
+)
 
 
 class Decoder:
@@ -652,7 +636,7 @@ class Decoder:
         self._max_packet = max_packet
         self._held = bytearray()
         self._needed = 0
-        self._failed: str | None = None
+        self._failed = ""
 
     @property
     def held(self) -> int:
@@ -665,7 +649,7 @@ class Decoder:
         Raises:
             RemoteProtocolError: the bytes are no milter protocol; so is every later call.
         """
-        if self._failed is not None:
+        if self._failed:
             raise RemoteProtocolError(self._failed)
         held = self._held
         if held:
@@ -674,93 +658,9 @@ class Decoder:
                 return []
             data = bytes(held)
             held.clear()
-        packets, at, needed, fault = split_packets(data, self._max_packet, HeaderField)
-        try:
-            events: list[Event] = [_READERS[command](payload) for command, payload in packets]
-        except (KeyError, RemoteProtocolError):
-            self._fail(packets)
-        if fault:
-            self._failed = fault
-            raise RemoteProtocolError(fault, tuple(events))
-        self._needed = needed
-        if at < len(data):
-            held += data[at:] if at else data
+        events, rest, self._needed, self._failed = read_packets(data, self._max_packet, _PACKETS)
+        if self._failed:
+            raise RemoteProtocolError(self._failed, tuple(events))
+        if rest:
+            held += rest
         return events
-
-    def _fail(self, packets: Iterable[tuple[int, bytes | list[HeaderField]]]) -> NoReturn:
-        """Raise what is wrong with the first packet of these that is none, and the events before it."""
-        events: list[Event] = []
-        for command, payload in packets:
-            read = _READERS.get(command)
-            if read is None:
-                self._failed = f"an unknown command octet 0x{command:02x}"
-                raise RemoteProtocolError(self._failed, tuple(events))
-            try:
-                events.append(read(payload))
-            except RemoteProtocolError as e:
-                self._failed = str(e)
-                raise RemoteProtocolError(self._failed, tuple(events)) from None
-        raise AssertionError("each packet was read")  # whoever calls has seen that one was not
-
-
-def _strings(payload: bytes, what: str) -> tuple[bytes, ...]:
-    """Split NUL-terminated strings; those beyond the limit are dropped. There is always one."""
-    if not payload.endswith(b"\0"):
-        raise RemoteProtocolError(f"{what} without a final NUL")
-    return tuple(payload[:-1].split(b"\0", MAX_STRINGS)[:MAX_STRINGS])
-
-
-def _one_string(payload: bytes, what: str) -> bytes:
-    if not payload.endswith(b"\0"):
-        raise RemoteProtocolError(f"{what} without a final NUL")
-    return payload[: payload.index(b"\0")]
-
-
-def _macros(payload: bytes) -> Macros:
-    stage = _STAGES.get(payload[0]) if payload else None
-    if stage is None:
-        raise RemoteProtocolError("macros of no known command")
-    values = macro_values(payload, MAX_STRINGS)
-    if values is None:
-        raise RemoteProtocolError("macros without a final NUL")
-    return _make_macros_event(stage, values)
-
-
-def _connect(payload: bytes) -> Connect:
-    hostname, nul, rest = payload.partition(b"\0")
-    family = _FAMILIES.get(rest[0]) if rest else None
-    if not nul or family is None:
-        raise RemoteProtocolError("a connection of no known address family")
-    if family is Family.UNKNOWN:
-        return _make_connect_event(hostname, family, 0, b"")
-    if len(rest) < 4 or not rest.endswith(b"\0"):
-        raise RemoteProtocolError("a connection without its address")
-    (port,) = _PORT.unpack_from(rest, 1)
-    return _make_connect_event(hostname, family, port, rest[3 : rest.index(b"\0", 3)])
-
-
-def _negotiate_event(payload: bytes) -> Negotiate:
-    try:
-        return Negotiate(*_OFFER.unpack_from(payload))
-    except struct_error:
-        raise RemoteProtocolError("a negotiation packet that is too short") from None
-
-
-#: What makes an event of each packet's arguments; raises RemoteProtocolError where they are not its own.
-_READERS: Final[Mapping[int, Callable[[Any], Event]]] = {
-    ord("A"): lambda _payload: _ABORT_EVENT,
-    ord("B"): maker(Body),
-    ord("C"): _connect,
-    ord("D"): _macros,
-    ord("E"): lambda payload: EndOfMessage(payload) if payload else _EOM_EVENT,
-    ord("H"): lambda payload: _make_helo_event(_one_string(payload, "HELO")),
-    ord("K"): lambda _payload: _QUIT_NEW_EVENT,
-    ord("L"): maker(Fields),
-    ord("M"): lambda payload: _make_mail_event(_strings(payload, "MAIL")),
-    ord("N"): lambda _payload: _EOH_EVENT,
-    ord("O"): _negotiate_event,
-    ord("Q"): lambda _payload: _QUIT_EVENT,
-    ord("R"): lambda payload: _make_rcpt_event(_strings(payload, "RCPT")),
-    ord("T"): lambda _payload: _DATA_EVENT,
-    ord("U"): lambda payload: Unknown(_one_string(payload, "an unknown command")),
-}

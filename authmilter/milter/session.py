@@ -30,6 +30,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
@@ -83,6 +84,7 @@ from authmilter.names import Helo as HeloName
 from authmilter.octets.chosen import fields_size
 from authmilter.verdict import (
     ChangeHeader,
+    Decision,
     DeleteHeader,
     Disposition,
     InsertHeader,
@@ -251,6 +253,10 @@ _TEMPFAIL_REPLY = SmtpReply(
 _MAX_REPLY_LINE = 400
 _MAX_REPLY_LINES = 5
 
+#: What ends without the message being delivered or held: none of its edits matter.
+_REFUSED: Final = frozenset({Disposition.REJECT, Disposition.TEMPFAIL, Disposition.DISCARD})
+_ACCEPT: Final = Verb.ACCEPT
+
 #: A quarantine reason stands in a line of the MTA's log and queue file.
 _MAX_REASON = 200
 
@@ -298,16 +304,8 @@ def translate(verdict: Verdict, abilities: Abilities) -> tuple[tuple[Reply, ...]
         LocalProtocolError: an edit or reply that must not be sent.
     """
     decision = verdict.decision
-    disposition = decision.disposition
-    if disposition is Disposition.REJECT:
-        return (_reply(decision.reply or _REJECT_REPLY),), ()
-    if disposition is Disposition.TEMPFAIL:
-        reply = decision.reply or _TEMPFAIL_REPLY
-        if decision.ends_session and reply.code != 421:
-            reply = SmtpReply(code=421, enhanced=reply.enhanced, text=reply.text)  # RFC 5321 §3.8
-        return (_reply(reply),), ()
-    if disposition is Disposition.DISCARD:
-        return (Verb.DISCARD,), ()
+    if decision.disposition in _REFUSED:
+        return (_refusal(decision),), ()
     changes: list[ChangeField] = []
     deletions: list[ChangeField] = []
     insertions: list[InsertField] = []
@@ -322,19 +320,35 @@ def translate(verdict: Verdict, abilities: Abilities) -> tuple[tuple[Reply, ...]
             changes.append(ChangeField(edit.nth, edit.name, _wire_value(edit.value, leading_space=space)))
         else:
             held.append(_quarantine(edit))
-    if len(deletions) > 1:
-        deletions.sort(key=lambda d: d.nth, reverse=True)
+    if deletions:
+        deletions.sort(key=_number, reverse=True)
     lacks: list[Lack] = []
-    if not abilities.can_change and (changes or deletions):
+    if (changes or deletions) and not abilities.can_change:
         lacks.append(Lack.CHANGE_HEADERS)
         changes, deletions = [], []
-    if not abilities.can_add and insertions:
+    if insertions and not abilities.can_add:
         lacks.append(Lack.ADD_HEADERS)
         insertions = []
-    if not abilities.can_quarantine and held:
+    if held and not abilities.can_quarantine:
         lacks.append(Lack.QUARANTINE)
         held = []
-    return (*changes, *deletions, *insertions, *held, Verb.ACCEPT), tuple(lacks)
+    return (*changes, *deletions, *insertions, *held, _ACCEPT), tuple(lacks)
+
+
+_number = attrgetter("nth")
+
+
+def _refusal(decision: Decision) -> ReplyCode | Verb:
+    """Return the reply to a message that is not taken, or taken and dropped."""
+    disposition = decision.disposition
+    if disposition is Disposition.REJECT:
+        return _reply(decision.reply or _REJECT_REPLY)
+    if disposition is Disposition.TEMPFAIL:
+        reply = decision.reply or _TEMPFAIL_REPLY
+        if decision.ends_session and reply.code != 421:
+            reply = SmtpReply(code=421, enhanced=reply.enhanced, text=reply.text)  # RFC 5321 §3.8
+        return _reply(reply)
+    return Verb.DISCARD
 
 
 def _quarantine(edit: Quarantine) -> QuarantineMessage:
@@ -363,6 +377,10 @@ class SessionFactory:
         self.bug = bug
         self.note = note
         self.settings = settings or SessionSettings()
+        #: the answer to a message that an error of ours broke
+        self.apology: tuple[Reply, ...] = (
+            (_ERROR_REPLY,) if self.settings.on_error is Disposition.TEMPFAIL else (Verb.ACCEPT,)
+        )
         self._told: set[tuple[str, Lack]] = set()
 
     def __call__(self, listener: str) -> MilterSession:
@@ -382,20 +400,36 @@ def _text(raw: bytes) -> str:
 
 
 _make_session = maker(Session)
+_make_tls = maker(TlsInfo)
 _NOTHING_AGREED: Final = Abilities()
 # Members of enumerations by a name of this module: Python 3.11 looks each up by a call, wherever it stands.
 _CONNECT, _HELO, _MAIL, _UNIX = Stage.CONNECT, Stage.HELO, Stage.MAIL, Family.UNIX
 _NEW, _CLIENT, _CLOSED = Phase.NEW, Phase.CLIENT, Phase.CLOSED
 _BETWEEN = frozenset({Phase.NEW, Phase.IDLE, Phase.CLIENT, Phase.CLOSED})
-_NO_MACROS: Final[Mapping[bytes, bytes]] = MappingProxyType({})
+#: never added to
+_NO_MACROS: Final[Mapping[bytes, bytes]] = {}
 
 _ADDRESSES = frozenset((Family.INET, Family.INET6))
 
-#: Whose macros make up a session; a later one's value counts.
-_STAGES = (Stage.CONNECT, Stage.HELO, Stage.MAIL)
-
 #: {verify} of a client whose certificate holds, or who has none
 _VERIFIED = (b"", b"OK")
+
+
+def _authenticated(mail: Mapping[bytes, bytes]) -> str | None:
+    """Return who is authenticated by the macros of MAIL."""
+    user = mail.get(b"{auth_authen}", b"")
+    # {auth_author} does not count: the client writes it. A mechanism without a name does (EXTERNAL).
+    return _text(user) if user or mail.get(b"{auth_type}") else None
+
+
+def _tls(known: Mapping[bytes, bytes]) -> TlsInfo:
+    """Return what the macros say of TLS."""
+    subject = known.get(b"{cert_subject}", b"")
+    # Sendmail names the subject of any certificate, and in {verify} whether it holds; Postfix only of a good one
+    if subject and known.get(b"{verify}", b"") not in _VERIFIED:
+        subject = b""
+    version, cipher = known[b"{tls_version}"], known.get(b"{cipher}", b"")
+    return _make_tls(version=_text(version), cipher=_text(cipher), subject=_text(subject))
 
 
 class MilterSession:
@@ -403,19 +437,19 @@ class MilterSession:
 
     __slots__ = (
         "_answers",
-        "_begun",
         "_body_octets",
         "_client_ip",
         "_client_name",
+        "_connect_macros",
         "_factory",
         "_fields",
         "_header_octets",
         "_helo",
-        "_macros",
+        "_helo_macros",
+        "_moves",
         "_next_macros",
         "_queue_id",
         "_recipients",
-        "_row",
         "_verification",
         "_wants_body",
         "abilities",
@@ -428,23 +462,23 @@ class MilterSession:
         self.listener = listener
         self.phase = _NEW
         self.abilities = _NOTHING_AGREED
-        self._row = _MOVES[_NEW]
-        self._answers: Mapping[type, Verb] = {}
+        self._moves = _MOVES[_NEW]
+        self._answers: Mapping[type, Verb] = _NOTHING_AGREED.answers
         # of the SMTP client
         self._client_ip: IPAddress | None = None
         self._client_name = ""
         self._helo: HeloName | None = None
-        self._macros: dict[Stage, Mapping[bytes, bytes]] = {}
+        self._connect_macros = self._helo_macros = _NO_MACROS
         self._next_macros: dict[Stage, Mapping[bytes, bytes]] = {}
-        # of the message; False: all of it is as here
-        self._begun = False
+        # of the message; without a verification there are no fields either, and the rest means nothing
         self._verification: Verification | None = None
         self._fields: list[HeaderField] | None = None
-        self._header_octets = 0
-        self._recipients = 0
+
+    def _begin_message(self, queue_id: bytes) -> None:
+        self._queue_id = queue_id
+        self._fields = []
+        self._header_octets = self._body_octets = self._recipients = 0
         self._wants_body = True
-        self._body_octets = 0
-        self._queue_id = b""
 
     # -- what an engine calls --------------------------------------------------------------------------------
 
@@ -454,27 +488,29 @@ class MilterSession:
         Raises:
             RemoteProtocolError: the event cannot come here. Close the connection and call `lost`.
         """
-        kind = type(event)
         try:
-            after, work = self._row[kind]
+            work, after = self._moves[type(event)]
         except KeyError:
-            raise RemoteProtocolError(f"{kind.__name__} came in phase {self.phase}") from None
+            raise RemoteProtocolError(f"{type(event).__name__} came in phase {self.phase}") from None
         try:
             reply: Reply | Pending | None = work(self, event)
         except RemoteProtocolError:
             raise
         except Exception as e:  # noqa: BLE001 - rule 6: a bug breaks the message, never the session
-            self._break("milter:" + kind.__name__, e)
-            reply = PENDING if kind is EndOfMessage else None
-        if after is not self.phase:
-            self.phase = after
-            self._row = _MOVES[after]
-        if reply is None and self._answers:
-            if not isinstance(event, Fields):
-                return self._answers.get(kind)
-            verb = self._answers.get(Header)
-            return None if verb is None else Repeated(verb, len(event.fields))
+            self._break("milter:" + type(event).__name__, e)
+            reply = PENDING if isinstance(event, EndOfMessage) else None
+        if after is not None:
+            self.phase, self._moves = after
+        if self._answers and reply is None:
+            return self._agreed_answer(event)
         return reply
+
+    def _agreed_answer(self, event: Event) -> Reply | None:
+        """Return what the MTA waits for after an event to which there is nothing to say."""
+        if not isinstance(event, Fields):
+            return self._answers.get(type(event))
+        verb = self._answers.get(Header)
+        return None if verb is None else Repeated(verb, len(event.fields))
 
     async def answer(self) -> tuple[Reply, ...]:
         """Await the verdict and return the replies to send; total."""
@@ -494,27 +530,24 @@ class MilterSession:
 
     def conclude(self, verdict: Verdict | None) -> tuple[Reply, ...]:
         """End the message with its verdict (None: there is none) and return the replies to send; total."""
-        replies: tuple[Reply, ...] = (
-            (_ERROR_REPLY,) if self._factory.settings.on_error is Disposition.TEMPFAIL else (Verb.ACCEPT,)
-        )
+        replies = self._factory.apology
         if verdict is not None:
             try:
-                said, lacks = translate(verdict, self.abilities)
+                replies, lacks = translate(verdict, self.abilities)
             except Exception as e:  # noqa: BLE001 - rule 6
                 self._break("milter:reply", e)
             else:
-                replies = said
                 for lack in lacks:
                     self._factory.note("milter_edit_not_possible", f"{verdict.mail_id}: {lack}")
-        self._verification = None
-        self._end_message()
+        self._verification = self._fields = None
         self._enter(_CLIENT)
         return replies
 
     def lost(self) -> None:
         """Take note that the connection is gone, in whatever phase; total, idempotent."""
-        self._abort()
-        self._enter(_CLOSED)
+        if self.phase is not _CLOSED:
+            self._abort()
+            self._enter(_CLOSED)
 
     @property
     def between_messages(self) -> bool:
@@ -532,17 +565,16 @@ class MilterSession:
         return reply
 
     def _on_macros(self, event: Macros) -> None:
-        self._next_macros[event.stage] = event.values
-        queue_id = event.values.get(b"i")
-        if queue_id is not None and event.stage is not _MAIL and queue_id != self._queue_id:
-            self._queue_id = queue_id
-            self._begun = True
-            if self._verification is not None:
+        values = event.values
+        self._next_macros[event.stage] = values
+        if self._verification is not None:
+            queue_id = values.get(b"i")
+            if queue_id is not None and queue_id != self._queue_id and event.stage is not _MAIL:
+                self._queue_id = queue_id
                 self._verification.queue_id(_text(queue_id))
 
     def _on_connect(self, event: Connect) -> None:
-        self._take_macros(_CONNECT)
-        macros = self._macros[_CONNECT]
+        macros = self._connect_macros = self._macros_for(_CONNECT)
         if event.family in _ADDRESSES:
             self._client_ip = parse_ip(_text(event.address))
         if self._client_ip is None and event.family is not _UNIX:
@@ -552,23 +584,20 @@ class MilterSession:
 
     def _on_helo(self, event: Helo) -> None:
         self._abort()
-        self._take_macros(_HELO)
+        self._helo_macros = self._macros_for(_HELO)
         self._helo = parse_helo(_text(event.name))
 
     def _on_mail(self, event: Mail) -> None:
         self._abort()
-        self._begun = True
-        self._take_macros(_MAIL)
-        self._fields = []
-        queue_id = self._queue_id = self._macros[_MAIL].get(
-            b"i", b""
-        )  # Sendmail knows it here, Postfix does not
-        verification = self._verification = self._factory.begin(self._session(), self.listener)
+        macros = self._macros_for(_MAIL)
+        queue_id = macros.get(b"i", b"")  # Sendmail knows it here, Postfix does not
+        self._begin_message(queue_id)
+        verification = self._factory.begin(self._session(macros), self.listener)
+        self._verification = verification
         if queue_id:
             verification.queue_id(_text(queue_id))
-        args = event.args
-        options = tuple([_text(option) for option in args[1:]]) if len(args) > 1 else ()
-        verification.sender(parse_reverse_path(_text(args[0])), options)
+        path, *options = map(_text, event.args)
+        verification.sender(parse_reverse_path(path), tuple(options))
 
     def _on_rcpt(self, event: Rcpt) -> None:
         verification = self._verification
@@ -594,25 +623,26 @@ class MilterSession:
         new = event.fields
         if not self.abilities.leading_space:
             new = [HeaderField(name, b" " + value) for name, value in new]
+        if not fields:
+            self._fields = new
         # `Message` lists too much of a header as a defect, so it is shown what came with the first field that is too
         # much, and no more
-        if len(fields) <= MAX_FIELDS and self._header_octets <= MAX_HEADER_OCTETS:
-            if fields:
-                fields += new
-            else:
-                self._fields = fields = new
+        elif len(fields) <= MAX_FIELDS and self._header_octets <= MAX_HEADER_OCTETS:
+            fields += new
         self._header_octets += fields_size(new)
 
     def _on_end_of_headers(self, _event: EndOfHeaders) -> None:
         self._end_headers()
 
     def _on_body(self, event: Body) -> Reply | None:
-        self._end_headers()
+        if self._fields is not None:
+            self._end_headers()
         self._give_body(event.chunk)
         return None if self._wants_body or not self.abilities.can_skip else Verb.SKIP
 
     def _on_end_of_message(self, event: EndOfMessage) -> Pending:
-        self._end_headers()
+        if self._fields is not None:
+            self._end_headers()
         if event.chunk:
             self._give_body(event.chunk)
         return PENDING
@@ -634,32 +664,19 @@ class MilterSession:
 
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
-        self._row = _MOVES[phase]
+        self._moves = _MOVES[phase]
 
     def _forget_client(self) -> None:
         self._client_ip = None
         self._client_name = ""
         self._helo = None
-        self._macros.clear()
+        self._connect_macros = self._helo_macros = _NO_MACROS
         self._next_macros.clear()
-        self._end_message()
-
-    def _end_message(self) -> None:
-        if not self._begun:
-            return
-        self._begun = False
-        self._fields = None
-        self._header_octets = 0
-        self._recipients = 0
-        self._wants_body = True
-        self._body_octets = 0
-        self._queue_id = b""
-        self._macros.pop(_MAIL, None)
 
     def _abort(self) -> None:
-        verification, self._verification = self._verification, None
-        self._end_message()
+        verification = self._verification
         if verification is not None:
+            self._verification = self._fields = None
             self._cancel(verification)
 
     def _break(self, where: str, error: BaseException) -> None:
@@ -675,40 +692,22 @@ class MilterSession:
         except Exception as e:  # noqa: BLE001 - rule 6
             self._factory.bug("milter:cancel", e)
 
-    def _take_macros(self, stage: Stage) -> None:
-        """Let the macros that came before this command belong to it, or none."""
-        self._macros[stage] = self._next_macros.pop(stage, _NO_MACROS)
+    def _macros_for(self, stage: Stage) -> Mapping[bytes, bytes]:
+        """Return the macros that came before this command, or none; a later one does not get them again."""
+        return self._next_macros.pop(stage, _NO_MACROS)
 
-    def _session(self) -> Session:
-        """Return the SMTP session as it is known at MAIL."""
-        macros = self._macros
-        mail = macros[_MAIL]
-        known: dict[bytes, bytes] = {}
-        for stage in _STAGES:
-            more = macros.get(stage)
-            if more:
-                known.update(more)
-        authenticated = None
-        if b"{auth_authen}" in mail or b"{auth_type}" in mail:
-            user = mail.get(b"{auth_authen}", b"")
-            # {auth_author} does not count: the client writes it. A mechanism without a name does (EXTERNAL).
-            authenticated = _text(user) if user or mail.get(b"{auth_type}") else None
-        version = known.get(b"{tls_version}")
-        tls = None
-        if version:
-            # Sendmail names the subject of any certificate, and in {verify} whether it holds; Postfix only of a good one
-            verified = known.get(b"{verify}", b"") in _VERIFIED
-            subject = _text(known.get(b"{cert_subject}", b"")) if verified else ""
-            tls = TlsInfo(version=_text(version), cipher=_text(known.get(b"{cipher}", b"")), subject=subject)
+    def _session(self, mail: Mapping[bytes, bytes]) -> Session:
+        """Return the SMTP session as it is known at MAIL, with the macros of that."""
+        known = {**self._connect_macros, **self._helo_macros, **mail}  # a later one's value counts
         name = known.get(b"j")
         return _make_session(
             client_ip=self._client_ip,
             client_name=self._client_name,
             helo=self._helo,
             local_name=Domain.maybe(_text(name)) if name else None,
-            authenticated=authenticated,
+            authenticated=_authenticated(mail) if mail else None,
             daemon_name=_text(known.get(b"{daemon_name}", b"")),
-            tls=tls,
+            tls=_tls(known) if known.get(b"{tls_version}") else None,
         )
 
     def _end_headers(self) -> None:
@@ -722,14 +721,15 @@ class MilterSession:
         if verification is None or not self._wants_body:
             return
         cap = self._factory.settings.body_cap
-        if cap is not None and self._body_octets + len(chunk) > cap:
-            self._wants_body = False
-            rest = chunk[: cap - self._body_octets]
-            if rest:
-                verification.body(rest)
-            verification.body_cut()
-            return
-        self._body_octets += len(chunk)
+        if cap is not None:
+            room = cap - self._body_octets
+            if len(chunk) > room:
+                self._wants_body = False
+                if room:
+                    verification.body(chunk[:room])
+                verification.body_cut()
+                return
+            self._body_octets += len(chunk)
         self._wants_body = verification.body(chunk)
 
     @classmethod
@@ -757,10 +757,19 @@ class MilterSession:
 
 _HANDLERS = MilterSession.handlers()
 
-#: For each phase and event: the phase after it, and what it does.
-_MOVES: Final[
-    Mapping[Phase, Mapping[type, tuple[Phase, Callable[[MilterSession, Any], Reply | Pending | None]]]]
-] = {
-    phase: {kind: (after, _HANDLERS[kind]) for kind, after in row.items()}
-    for phase, row in TRANSITIONS.items()
-}
+#: For each event that may come: what it does, and the phase after it with its own moves, if that is another one.
+_Moves = dict[
+    type, tuple[Callable[[MilterSession, Any], Reply | Pending | None], "tuple[Phase, _Moves] | None"]
+]
+
+
+def _moves() -> Mapping[Phase, _Moves]:
+    """Return the moves of each phase, as `TRANSITIONS` and the handlers say."""
+    moves: dict[Phase, _Moves] = {phase: {} for phase in TRANSITIONS}
+    for phase, row in TRANSITIONS.items():
+        for kind, after in row.items():
+            moves[phase][kind] = (_HANDLERS[kind], None if after is phase else (after, moves[after]))
+    return moves
+
+
+_MOVES: Final = _moves()

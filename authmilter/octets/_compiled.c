@@ -1,8 +1,9 @@
 /* The functions of octets/python.py in C: the same answers, octet for octet, in one pass each.
  *
  * Optional: built where a compiler is, and octets/chosen.py takes the Python ones where it is not. Every function takes
- * and returns Python objects only, keeps no state, and never calls back into Python code but to hash a str. A type that
- * the Python function would not take raises TypeError; whatever the octets, nothing else is raised but MemoryError.
+ * and returns Python objects only, keeps no state, and never calls back into Python code but to hash a str, and to make
+ * the events that read_packets is told to make. A type that the Python function would not take raises TypeError; whatever
+ * the octets, nothing else is raised but MemoryError.
  *
  * Reading beyond the end is kept out by form: every loop is bounded by an `end` pointer made once from the object's size.
  */
@@ -519,120 +520,311 @@ static PyObject *new_field(PyTypeObject *type, PyObject *name, PyObject *value) 
     return field;
 }
 
-PyDoc_STRVAR(split_packets_doc, "split_packets(data, largest, kind)\n--\n\nSee authmilter.octets.python.split_packets.");
+/* Shape, Reading and PacketTable of octets/python.py. */
+enum { NOTHING, OCTETS, STRING, STRINGS, NUMBERS, MACROS, CLIENT, FIELD };
 
-static PyObject *split_packets(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
-    if (count != 3 || !PyBytes_Check(args[0]) || !PyType_Check(args[2])) {
-        PyErr_SetString(PyExc_TypeError, "split_packets(data: bytes, largest: int, kind: type)");
+typedef struct {
+    long shape;
+    PyObject *make, *word, *known; /* borrowed from the table */
+    Py_ssize_t most;
+    PyObject *fault; /* why a packet is none of its command: a str, ours */
+} Reading;
+
+/* Take one entry of the table; 0 where there is no such command, -1 where the entry is none. */
+static int take_reading(Reading *reading, PyObject *entry) {
+    if (entry == Py_None) return 0;
+    if (!PyTuple_Check(entry) || PyTuple_GET_SIZE(entry) != 4 || !PyLong_Check(PyTuple_GET_ITEM(entry, 0)) ||
+        !PyUnicode_Check(PyTuple_GET_ITEM(entry, 2)) || !PyDict_Check(PyTuple_GET_ITEM(entry, 3))) {
+        PyErr_SetString(PyExc_TypeError, "a reading must be (shape: int, make, word: str, known: dict)");
+        return -1;
+    }
+    reading->shape = PyLong_AsLong(PyTuple_GET_ITEM(entry, 0));
+    reading->make = PyTuple_GET_ITEM(entry, 1);
+    reading->word = PyTuple_GET_ITEM(entry, 2);
+    reading->known = PyTuple_GET_ITEM(entry, 3);
+    return reading->shape == -1 && PyErr_Occurred() ? -1 : 1;
+}
+
+/* Say what is wrong with a packet. */
+static PyObject *refuse(Reading *reading, const char *why) {
+    reading->fault = PyUnicode_FromFormat("%U%s", reading->word, why);
+    return NULL;
+}
+
+static PyObject *bytes_of(const octet *p, const octet *end) {
+    return PyBytes_FromStringAndSize((const char *)p, end - p);
+}
+
+/* Make an event of some values, whose references are taken; of none where one of them could not be made. */
+static PyObject *make_event(PyObject *make, PyObject **values, size_t count) {
+    int whole = 1;
+    for (size_t i = 0; i < count; i++) whole &= values[i] != NULL;
+    PyObject *event = whole ? PyObject_Vectorcall(make, values, count, NULL) : NULL;
+    for (size_t i = 0; i < count; i++) Py_XDECREF(values[i]);
+    return event;
+}
+
+/* What the octet of a command or family stands for: a new reference; NULL without an exception if it is not known. */
+static PyObject *known_as(Reading *reading, octet c) {
+    PyObject *key = PyLong_FromLong(c);
+    if (key == NULL) return NULL;
+    PyObject *found = PyDict_GetItemWithError(reading->known, key);
+    Py_DECREF(key);
+    return Py_XNewRef(found);
+}
+
+static PyObject *read_string(Reading *reading, const octet *p, const octet *end) {
+    if (p == end || end[-1] != 0) return refuse(reading, " without a final NUL");
+    PyObject *values[] = {bytes_of(p, memchr(p, 0, (size_t)(end - p)))};
+    return make_event(reading->make, values, 1);
+}
+
+static PyObject *read_strings(Reading *reading, const octet *p, const octet *end) {
+    if (p == end || end[-1] != 0) return refuse(reading, " without a final NUL");
+    Py_ssize_t count = 0;
+    for (const octet *q = p; q < end && count < reading->most; q++) count += *q == 0;
+    PyObject *strings = PyTuple_New(count);
+    if (strings == NULL) return NULL;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        const octet *const stop = memchr(p, 0, (size_t)(end - p));
+        PyObject *string = bytes_of(p, stop);
+        if (string == NULL) {
+            Py_DECREF(strings);
+            return NULL;
+        }
+        PyTuple_SET_ITEM(strings, i, string);
+        p = stop + 1;
+    }
+    PyObject *values[] = {strings};
+    return make_event(reading->make, values, 1);
+}
+
+static uint32_t number_at(const octet *p) {
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | (uint32_t)p[3];
+}
+
+static octet *put_number(octet *out, uint32_t number) {
+    for (int bits = 24; bits >= 0; bits -= 8) *out++ = (octet)(number >> bits);
+    return out;
+}
+
+static PyObject *read_numbers(Reading *reading, const octet *p, const octet *end) {
+    if (end - p < 12) return refuse(reading, " that is too short");
+    PyObject *values[] = {
+        PyLong_FromUnsignedLong(number_at(p)),
+        PyLong_FromUnsignedLong(number_at(p + 4)),
+        PyLong_FromUnsignedLong(number_at(p + 8)),
+    };
+    return make_event(reading->make, values, 3);
+}
+
+/* The names with their values up to `end`, where a NUL is. */
+static PyObject *named_values(const octet *p, const octet *end, Py_ssize_t most) {
+    PyObject *values = PyDict_New();
+    for (Py_ssize_t i = 0; values != NULL && i < most && p < end; i++) {
+        const octet *const name_end = memchr(p, 0, (size_t)(end - p));
+        const octet *const begin = name_end + 1;
+        if (begin == end) break; /* a name without a value */
+        const octet *const value_end = memchr(begin, 0, (size_t)(end - begin));
+        PyObject *name = bytes_of(p, name_end);
+        PyObject *value = name == NULL ? NULL : bytes_of(begin, value_end);
+        if (value == NULL || PyDict_SetItem(values, name, value) < 0) Py_CLEAR(values);
+        Py_XDECREF(name);
+        Py_XDECREF(value);
+        p = value_end + 1;
+    }
+    return values;
+}
+
+static PyObject *read_macros(Reading *reading, const octet *p, const octet *end) {
+    PyObject *command = p == end ? NULL : known_as(reading, *p);
+    if (command == NULL) return PyErr_Occurred() ? NULL : refuse(reading, " of no known command");
+    p++;
+    if (p < end && end[-1] != 0) {
+        Py_DECREF(command);
+        return refuse(reading, " without a final NUL");
+    }
+    PyObject *values[] = {command, named_values(p, end, reading->most)};
+    return make_event(reading->make, values, 2);
+}
+
+static PyObject *read_client(Reading *reading, const octet *p, const octet *end) {
+    const octet *const name_end = memchr(p, 0, (size_t)(end - p));
+    const octet *const rest = name_end == NULL ? end : name_end + 1;
+    PyObject *family = rest == end ? NULL : known_as(reading, *rest);
+    if (family == NULL) return PyErr_Occurred() ? NULL : refuse(reading, " of no known address family");
+    uint32_t port = 0;
+    const octet *address = end, *address_end = end;
+    if (*rest != 'U') { /* SMFIA_UNKNOWN has no address */
+        if (end - rest < 4 || end[-1] != 0) {
+            Py_DECREF(family);
+            return refuse(reading, " without its address");
+        }
+        port = (uint32_t)rest[1] << 8 | rest[2];
+        address = rest + 3;
+        address_end = memchr(address, 0, (size_t)(end - address));
+    }
+    PyObject *values[] = {
+        bytes_of(p, name_end),
+        family,
+        PyLong_FromUnsignedLong(port),
+        bytes_of(address, address_end),
+    };
+    return make_event(reading->make, values, 4);
+}
+
+/* A header field; `kind` is a named tuple (checked by the caller). */
+static PyObject *read_field(Reading *reading, PyTypeObject *kind, const octet *p, const octet *end) {
+    const octet *const middle = memchr(p, 0, (size_t)(end - p));
+    if (middle == NULL || middle == end - 1 || end[-1] != 0) return refuse(reading, " without its two strings");
+    return new_field(kind, bytes_of(p, middle), with_crlf(middle + 1, end - 1 - (middle + 1)));
+}
+
+/* The event of a packet that is no header field; NULL with a fault or an exception. */
+static PyObject *read_event(Reading *reading, const octet *p, const octet *end) {
+    switch (reading->shape) {
+    case NOTHING: return Py_NewRef(reading->make);
+    case OCTETS: {
+        PyObject *values[] = {bytes_of(p, end)};
+        return make_event(reading->make, values, 1);
+    }
+    case STRING: return read_string(reading, p, end);
+    case STRINGS: return read_strings(reading, p, end);
+    case NUMBERS: return read_numbers(reading, p, end);
+    case MACROS: return read_macros(reading, p, end);
+    case CLIENT: return read_client(reading, p, end);
+    default: PyErr_SetString(PyExc_TypeError, "a reading of no known shape"); return NULL;
+    }
+}
+
+/* Append what was made to a list; takes the reference. */
+static int append(PyObject *list, PyObject *item) {
+    const int done = item == NULL ? -1 : PyList_Append(list, item);
+    Py_XDECREF(item);
+    return done;
+}
+
+PyDoc_STRVAR(read_packets_doc, "read_packets(data, largest, table)\n--\n\nSee authmilter.octets.python.read_packets.");
+
+static PyObject *read_packets(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
+    PyObject *table = count == 3 ? args[2] : Py_None;
+    if (!PyTuple_Check(table) || PyTuple_GET_SIZE(table) != 3 || !PyBytes_Check(args[0]) ||
+        !PyTuple_Check(PyTuple_GET_ITEM(table, 0)) || PyTuple_GET_SIZE(PyTuple_GET_ITEM(table, 0)) != 256 ||
+        !PyType_Check(PyTuple_GET_ITEM(table, 1))) {
+        PyErr_SetString(PyExc_TypeError, "read_packets(data: bytes, largest: int, table: PacketTable)");
         return NULL;
     }
     const Py_ssize_t largest = PyLong_AsSsize_t(args[1]);
     if (largest == -1 && PyErr_Occurred()) return NULL;
-    PyTypeObject *kind = (PyTypeObject *)args[2];
+    PyTypeObject *const kind = (PyTypeObject *)PyTuple_GET_ITEM(table, 1);
     if (!PyType_IsSubtype(kind, &PyTuple_Type) || kind->tp_basicsize != PyTuple_Type.tp_basicsize ||
         kind->tp_itemsize != PyTuple_Type.tp_itemsize || kind->tp_dictoffset != 0) {
-        PyErr_SetString(PyExc_TypeError, "kind must be a named tuple");
+        PyErr_SetString(PyExc_TypeError, "what a header field becomes must be a named tuple");
         return NULL;
     }
-    const octet *const begin = (const octet *)PyBytes_AS_STRING(args[0]);
-    const octet *const end = begin + PyBytes_GET_SIZE(args[0]);
-    const octet *p = begin;
+    Reading reading = {.most = PyLong_AsSsize_t(PyTuple_GET_ITEM(table, 2))};
+    if (reading.most == -1 && PyErr_Occurred()) return NULL;
+    const octet *p = (const octet *)PyBytes_AS_STRING(args[0]);
+    const octet *const end = p + PyBytes_GET_SIZE(args[0]);
     Py_ssize_t needed = 5;
-    const char *fault = NULL;
-    PyObject *oversize = NULL;
-    PyObject *run = NULL; /* the list of the header fields that come one after another, borrowed from `items` */
-    PyObject *items = PyList_New(0);
-    if (items == NULL) return NULL;
+    PyObject *run = NULL; /* the list of the header fields that come one after another */
+    PyObject *events = PyList_New(0);
+    if (events == NULL) return NULL;
     while (end - p >= 5) {
-        const uint32_t length = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | (uint32_t)p[3];
+        const uint32_t length = number_at(p);
+        const octet command = p[4];
         if (length == 0 || (Py_ssize_t)length > largest) {
-            oversize = PyUnicode_FromFormat("a packet of %u octets", (unsigned int)length);
-            if (oversize == NULL) goto failed;
+            reading.fault = PyUnicode_FromFormat("a packet of %u octets", (unsigned int)length);
             break;
         }
         if (end - p - 4 < (Py_ssize_t)length) {
             needed = 4 + (Py_ssize_t)length;
             break;
         }
-        const octet command = p[4];
-        const octet *const payload = p + 5;
-        const Py_ssize_t size = (Py_ssize_t)length - 1;
-        PyObject *item;
-        if (command == 'L') {
-            const octet *middle = size > 0 ? memchr(payload, 0, (size_t)size) : NULL;
-            if (middle == NULL || payload[size - 1] != 0 || middle == payload + size - 1) {
-                fault = "a header packet without its two strings";
-                break;
-            }
-            PyObject *field = new_field(
-                kind,
-                PyBytes_FromStringAndSize((const char *)payload, middle - payload),
-                with_crlf(middle + 1, payload + size - 1 - (middle + 1)));
-            if (field == NULL) goto failed;
+        const octet *const payload = p + 5, *const stop = p + 4 + length;
+        const int taken = take_reading(&reading, PyTuple_GET_ITEM(PyTuple_GET_ITEM(table, 0), command));
+        if (taken < 0) break;
+        if (taken == 0) {
+            reading.fault = PyUnicode_FromFormat("an unknown command octet 0x%02x", (unsigned int)command);
+            break;
+        }
+        if (reading.shape == FIELD) {
+            PyObject *const field = read_field(&reading, kind, payload, stop);
+            if (field == NULL) break;
             if (run == NULL) {
                 run = PyList_New(0);
-                item = run == NULL ? NULL : Py_BuildValue("(iN)", (int)command, run);
-                const int bad = item == NULL || PyList_Append(items, item) < 0;
-                Py_XDECREF(item); /* `items` keeps it, and so the run */
-                if (bad) {
+                if (run == NULL || append(events, PyObject_CallOneArg(reading.make, run)) < 0) {
                     Py_DECREF(field);
-                    goto failed;
+                    break;
                 }
             }
-            const int bad = PyList_Append(run, field) < 0;
-            Py_DECREF(field);
-            if (bad) goto failed;
+            if (append(run, field) < 0) break;
         } else {
-            run = NULL;
-            item = Py_BuildValue("(iy#)", (int)command, (const char *)payload, size);
-            const int bad = item == NULL || PyList_Append(items, item) < 0;
-            Py_XDECREF(item);
-            if (bad) goto failed;
+            Py_CLEAR(run);
+            PyObject *const event = read_event(&reading, payload, stop);
+            if (event == NULL || append(events, event) < 0) break;
         }
-        p = payload + size;
+        p = stop;
     }
-    if (oversize == NULL) oversize = PyUnicode_FromString(fault == NULL ? "" : fault);
-    if (oversize == NULL) goto failed;
-    return Py_BuildValue("(NnnN)", items, (Py_ssize_t)(p - begin), needed, oversize);
-failed:
-    Py_XDECREF(oversize);
-    Py_DECREF(items);
+    Py_XDECREF(run);
+    if (!PyErr_Occurred()) {
+        PyObject *const fault = reading.fault == NULL ? PyUnicode_FromString("") : reading.fault;
+        return Py_BuildValue("(NNnN)", events, bytes_of(p, end), needed, fault);
+    }
+    Py_XDECREF(reading.fault);
+    Py_DECREF(events);
     return NULL;
 }
 
-PyDoc_STRVAR(macro_values_doc, "macro_values(payload, most)\n--\n\nSee authmilter.octets.python.macro_values.");
+/* Whether a LF in a header field's value is no fold with more on its line: RFC 5322 2.2.3, and what readers take for one. */
+static int ill_folded(const octet *p, const octet *end) {
+    while ((p = memchr(p, '\n', (size_t)(end - p))) != NULL) {
+        p++;
+        if (p == end || !is_blank(*p)) return 1;
+        while (p < end && (is_blank(*p) || *p == '\v' || *p == '\f')) p++;
+        if (p == end || *p == '\n') return 1;
+    }
+    return 0;
+}
 
-static PyObject *macro_values(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
-    if (count != 2 || !PyBytes_Check(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "macro_values(payload: bytes, most: int)");
+PyDoc_STRVAR(edit_packet_doc, "edit_packet(command, number, name, value)\n--\n\nSee authmilter.octets.python.edit_packet.");
+
+static PyObject *edit_packet(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
+    if (count != 4 || !PyLong_Check(args[0]) || !(args[1] == Py_None || PyLong_Check(args[1])) ||
+        !PyBytes_Check(args[2]) || !PyBytes_Check(args[3])) {
+        PyErr_SetString(PyExc_TypeError, "edit_packet(command: int, number: int | None, name: bytes, value: bytes)");
         return NULL;
     }
-    const Py_ssize_t most = PyLong_AsSsize_t(args[1]);
-    if (most == -1 && PyErr_Occurred()) return NULL;
-    const octet *p = (const octet *)PyBytes_AS_STRING(args[0]);
-    const octet *const end = p + PyBytes_GET_SIZE(args[0]);
-    if (end - p > 1 && end[-1] != 0) Py_RETURN_NONE;
-    PyObject *values = PyDict_New();
-    if (values == NULL || end - p <= 1) return values;
-    p++;
-    for (Py_ssize_t i = 0; i < most && p < end; i++) {
-        /* there is a NUL at the end, so that each search finds one */
-        const octet *const name_end = memchr(p, 0, (size_t)(end - p));
-        const octet *const begin = name_end + 1;
-        if (begin == end) break; /* a name without a value */
-        const octet *const value_end = memchr(begin, 0, (size_t)(end - begin));
-        PyObject *name = PyBytes_FromStringAndSize((const char *)p, name_end - p);
-        PyObject *value = name == NULL ? NULL : PyBytes_FromStringAndSize((const char *)begin, value_end - begin);
-        const int bad = value == NULL || PyDict_SetItem(values, name, value) < 0;
-        Py_XDECREF(name);
-        Py_XDECREF(value);
-        if (bad) {
-            Py_DECREF(values);
-            return NULL;
-        }
-        p = value_end + 1;
+    const long command = PyLong_AsLong(args[0]);
+    if (command == -1 && PyErr_Occurred()) return NULL;
+    int overflow = 0;
+    const long long number = args[1] == Py_None ? 0 : PyLong_AsLongLongAndOverflow(args[1], &overflow);
+    const octet *const name = (const octet *)PyBytes_AS_STRING(args[2]);
+    const octet *const value = (const octet *)PyBytes_AS_STRING(args[3]);
+    const Py_ssize_t name_size = PyBytes_GET_SIZE(args[2]), value_size = PyBytes_GET_SIZE(args[3]);
+    int named = name_size > 0;
+    for (Py_ssize_t i = 0; i < name_size; i++) named &= is_ftext(name[i]);
+    const char *fault = NULL;
+    if (overflow || number < 0 || number > UINT32_MAX) fault = "a header field number that is none";
+    else if (!named) fault = "an ill-formed header field name";
+    else if (memchr(value, '\r', (size_t)value_size) || memchr(value, 0, (size_t)value_size))
+        fault = "a CR or NUL octet in a header field value";
+    else if (ill_folded(value, value + value_size)) fault = "an ill-formed fold in a header field value";
+    if (fault != NULL) return PyUnicode_FromString(fault);
+    const Py_ssize_t numbered = args[1] == Py_None ? 0 : 4;
+    const Py_ssize_t size = 1 + numbered + name_size + 1 + value_size + 1;
+    if (command < 0 || command > 255 || size > (Py_ssize_t)UINT32_MAX) {
+        PyErr_SetString(PyExc_OverflowError, "a command that is no octet, or a packet of more than 4 GiB");
+        return NULL;
     }
-    return values;
+    PyObject *packet = PyBytes_FromStringAndSize(NULL, 4 + size);
+    if (packet == NULL) return NULL;
+    octet *out = put_number((octet *)PyBytes_AS_STRING(packet), (uint32_t)size);
+    *out++ = (octet)command;
+    if (numbered) out = put_number(out, (uint32_t)number);
+    memcpy(out, name, (size_t)name_size + 1); /* with the NUL that every bytes object has at its end */
+    memcpy(out + name_size + 1, value, (size_t)value_size + 1);
+    return packet;
 }
 
 /* -- the module --------------------------------------------------------------------------------------------------- */
@@ -644,12 +836,12 @@ static PyMethodDef functions[] = {
     {"unsigned_value", unsigned_value, METH_O, unsigned_value_doc},
     {"plain_tags", plain_tags, METH_O, plain_tags_doc},
     {"fields_size", fields_size, METH_O, fields_size_doc},
-    FAST(macro_values),
     FAST(bare_line_ends),
+    FAST(edit_packet),
     FAST(relaxed_field),
     FAST(signed_fields),
     FAST(index_fields),
-    FAST(split_packets),
+    FAST(read_packets),
     {NULL, NULL, 0, NULL},
 };
 

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 __all__ = [
     "COMPILED",
     "bare_line_ends",
+    "edit_packet",
     "fields_size",
     "index_fields",
-    "macro_values",
     "plain_tags",
+    "read_packets",
     "relaxed_body",
     "relaxed_field",
     "signed_fields",
-    "split_packets",
     "unsigned_value",
 ]
 
@@ -28,41 +28,41 @@ COMPILED = False
 if TYPE_CHECKING or os.environ.get("AUTHMILTER_PURE"):
     from authmilter.octets.python import (
         bare_line_ends,
+        edit_packet,
         fields_size,
         index_fields,
-        macro_values,
         plain_tags,
+        read_packets,
         relaxed_body,
         relaxed_field,
         signed_fields,
-        split_packets,
         unsigned_value,
     )
 else:
     try:
         from authmilter.octets._compiled import (
             bare_line_ends,
+            edit_packet,
             fields_size,
             index_fields,
-            macro_values,
             plain_tags,
+            read_packets,
             relaxed_body,
             relaxed_field,
             signed_fields,
-            split_packets,
             unsigned_value,
         )
     except ImportError:  # it is optional: no compiler when this was installed
         from authmilter.octets.python import (
             bare_line_ends,
+            edit_packet,
             fields_size,
             index_fields,
-            macro_values,
             plain_tags,
+            read_packets,
             relaxed_body,
             relaxed_field,
             signed_fields,
-            split_packets,
             unsigned_value,
         )
     else:

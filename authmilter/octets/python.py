@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from enum import IntEnum
 from struct import Struct
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from authmilter import grammar
 
 __all__ = [
+    "PacketTable",
+    "Reading",
+    "Shape",
     "bare_line_ends",
+    "edit_packet",
     "fields_size",
     "index_fields",
-    "macro_values",
     "plain_tags",
+    "read_packets",
     "relaxed_body",
     "relaxed_field",
     "signed_fields",
-    "split_packets",
     "unsigned_value",
 ]
 
@@ -236,64 +240,198 @@ def plain_tags(text: bytes) -> dict[str, str] | None:
 # -- packets of the milter protocol --------------------------------------------------------------------------------
 
 _HEAD = Struct(">IB")
-#: the command octet of a header field's packet (SMFIC_HEADER)
-_HEADER = ord("L")
+_THREE_NUMBERS = Struct(">III")
+_PORT = Struct(">H")
+#: the address family of a client whose address is not told (SMFIA_UNKNOWN)
+_NO_FAMILY = ord("U")
 
 
-def split_packets(
-    data: bytes, largest: int, kind: Callable[[bytes, bytes], F]
-) -> tuple[list[tuple[int, bytes | list[F]]], int, int, str]:
-    """Cut the bytes of a milter connection into packets.
+class Shape(IntEnum):
+    """What the arguments of a packet are."""
+
+    #: nothing: all packets of the command are the same event
+    NOTHING = 0
+    #: octets
+    OCTETS = 1
+    #: a string; what stands behind it is dropped
+    STRING = 2
+    #: strings, at least one
+    STRINGS = 3
+    #: three numbers
+    NUMBERS = 4
+    #: the octet of a command, then names and values
+    MACROS = 5
+    #: a client: its name, the octet of its address family, its port and its address
+    CLIENT = 6
+    #: name and value of a header field
+    FIELD = 7
+
+
+class Reading(NamedTuple):
+    """How the packets of one command become events.
+
+    `shape` is that of the arguments, `make` takes them and returns the event (for `Shape.NOTHING` it is the event).
+    `word` is what the packet is called where it is faulty, `known` what the octet of a command or family stands for.
+    """
+
+    shape: Shape
+    make: Any
+    word: str = ""
+    known: Mapping[int, Any] = {}
+
+
+class PacketTable(NamedTuple):
+    """How all packets become events.
+
+    `readings` has one for each command octet, 256 in all, None where there is no such command. `field` is the named tuple
+    of two that a header field becomes; `most` is how many strings, and names with their values, are read of one packet.
+    """
+
+    readings: tuple[Reading | None, ...]
+    field: Any
+    most: int
+
+
+class _PacketError(Exception):
+    """The arguments of a packet are not those of its command; the text says why, in our words."""
+
+
+def _terminated(payload: bytes, what: str) -> bytes:
+    if not payload.endswith(b"\0"):
+        raise _PacketError(f"{what} without a final NUL")
+    return payload
+
+
+def _read_string(payload: bytes, reading: Reading, _most: int) -> Any:
+    return reading.make(_terminated(payload, reading.word).partition(b"\0")[0])
+
+
+def _read_strings(payload: bytes, reading: Reading, most: int) -> Any:
+    return reading.make(tuple(_terminated(payload, reading.word)[:-1].split(b"\0", most)[:most]))
+
+
+def _read_numbers(payload: bytes, reading: Reading, _most: int) -> Any:
+    if len(payload) < _THREE_NUMBERS.size:
+        raise _PacketError(f"{reading.word} that is too short")
+    return reading.make(*_THREE_NUMBERS.unpack_from(payload))
+
+
+def _read_macros(payload: bytes, reading: Reading, most: int) -> Any:
+    command = reading.known.get(payload[0]) if payload else None
+    if command is None:
+        raise _PacketError(f"{reading.word} of no known command")
+    if len(payload) == 1:
+        return reading.make(command, {})
+    parts = _terminated(payload, reading.word)[1:-1].split(b"\0", 2 * most)[: 2 * most]
+    # of each name the last value counts; a name without a value is none
+    return reading.make(command, dict(zip(parts[::2], parts[1::2], strict=False)))
+
+
+def _read_client(payload: bytes, reading: Reading, _most: int) -> Any:
+    name, nul, rest = payload.partition(b"\0")
+    family = reading.known.get(rest[0]) if rest else None
+    if not nul or family is None:
+        raise _PacketError(f"{reading.word} of no known address family")
+    if rest[0] == _NO_FAMILY:
+        return reading.make(name, family, 0, b"")
+    if len(rest) < 4 or not rest.endswith(b"\0"):
+        raise _PacketError(f"{reading.word} without its address")
+    (port,) = _PORT.unpack_from(rest, 1)
+    return reading.make(name, family, port, rest[3 : rest.index(b"\0", 3)])
+
+
+def _read_field(payload: bytes, kind: Callable[[bytes, bytes], F], what: str) -> F:
+    name, _, value = payload.partition(b"\0")
+    if not value.endswith(b"\0"):
+        raise _PacketError(f"{what} without its two strings")
+    value = value[:-1]
+    if b"\n" in value:
+        value = value.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+    return kind(name, value)
+
+
+#: Shape.FIELD is not among them: fields that come one after another become one event.
+_READ: Mapping[Shape, Callable[[bytes, Reading, int], Any]] = {
+    Shape.NOTHING: lambda _payload, reading, _most: reading.make,
+    Shape.OCTETS: lambda payload, reading, _most: reading.make(payload),
+    Shape.STRING: _read_string,
+    Shape.STRINGS: _read_strings,
+    Shape.NUMBERS: _read_numbers,
+    Shape.MACROS: _read_macros,
+    Shape.CLIENT: _read_client,
+}
+
+
+def read_packets(data: bytes, largest: int, table: PacketTable) -> tuple[list[Any], bytes, int, str]:
+    """Make events of the bytes of a milter connection.
 
     Args:
         data: the bytes, from the beginning of a packet on.
         largest: the largest length field that is believed (octets).
-        kind: a named tuple of two: what a header field becomes.
+        table: what becomes of each packet.
 
     Returns:
-        The command octet and arguments of each whole packet, in order; header fields that come one after another are
-        one entry, a list of `kind` with names and values, folds as CRLF. Then where in `data` the first unread octet
-        is, how many octets from there are needed to go on, and what is wrong there: our words, or nothing.
+        The event of each whole packet, in order; header fields that come one after another are one event, made of a list
+        of `table.field` with names and values, folds as CRLF. Then the octets that were not read, how many of them are
+        needed to go on, and what is wrong with the first of them: our words, or nothing.
     """
-    packets: list[tuple[int, bytes | list[F]]] = []
-    run: list[F] | None = None
+    events: list[Any] = []
+    run: list[Any] | None = None
     at, end = 0, len(data)
     while end - at >= 5:
         length, command = _HEAD.unpack_from(data, at)
         if not 0 < length <= largest:
-            return packets, at, 5, f"a packet of {length} octets"
+            return events, data[at:], 5, f"a packet of {length} octets"
         stop = at + 4 + length
         if stop > end:
-            return packets, at, 4 + length, ""
-        if command == _HEADER:
-            # the hot path: some twenty of thirty packets of a message
-            middle = data.find(b"\0", at + 5, stop)
-            if middle < 0 or data[stop - 1] or middle == stop - 1:
-                return packets, at, 5, "a header packet without its two strings"
-            value = data[middle + 1 : stop - 1]
-            if b"\n" in value:
-                value = value.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-            if run is None:
-                run = []
-                packets.append((command, run))
-            run.append(kind(data[at + 5 : middle], value))
-        else:
-            run = None
-            packets.append((command, data[at + 5 : stop]))
+            return events, data[at:], 4 + length, ""
+        reading = table.readings[command]
+        if reading is None:
+            return events, data[at:], 5, f"an unknown command octet 0x{command:02x}"
+        payload = data[at + 5 : stop]
+        try:
+            if reading.shape == Shape.FIELD:
+                # the hot path: some twenty of thirty packets of a message
+                field = _read_field(payload, table.field, reading.word)
+                if run is None:
+                    run = []
+                    events.append(reading.make(run))
+                run.append(field)
+            else:
+                run = None
+                events.append(_READ[reading.shape](payload, reading, table.most))
+        except _PacketError as e:
+            return events, data[at:], 5, str(e)
         at = stop
-    return packets, at, 5, ""
+    return events, data[at:], 5, ""
 
 
-def macro_values(payload: bytes, most: int) -> dict[bytes, bytes] | None:
-    """Return the macros of a packet that says for which command they are, by name: at most `most`; None if it is cut off.
+_NUMBER = Struct(">I")
+
+# RFC 5322 §2.2.3: a line end before white space is a fold; here more has to follow on that line, since readers take
+# an empty one for the end of the header.
+_NO_FOLD = re.compile(rb"\n(?:[^ \t]|\Z|[ \t\v\f]*+(?:\n|\Z))")
+
+
+def edit_packet(command: int, number: int | None, name: bytes, value: bytes) -> bytes | str:
+    """Return the packet that adds, inserts or changes a header field, or in our words why it must not be sent.
+
+    Nothing is sent that would not stay one field: nothing in it may begin a new field or end the header.
 
     Args:
-        payload: the octet of the command, then name and value of each macro, each with its NUL.
-        most: of each name the last value counts; a name without a value is none.
+        command: the command octet.
+        number: which field it is; None where the command has no number.
+        name: its name.
+        value: its value, folds as LF and white space.
     """
-    if len(payload) <= 1:
-        return {}
-    if not payload.endswith(b"\0"):
-        return None
-    parts = payload[1:-1].split(b"\0", 2 * most)[: 2 * most]
-    return dict(zip(parts[::2], parts[1::2], strict=False))
+    if number is not None and not 0 <= number < 2**32:
+        return "a header field number that is none"
+    if not grammar.FIELD_NAME.fullmatch(name):
+        return "an ill-formed header field name"
+    if b"\r" in value or b"\0" in value:
+        return "a CR or NUL octet in a header field value"
+    if _NO_FOLD.search(value):
+        return "an ill-formed fold in a header field value"
+    place = b"" if number is None else _NUMBER.pack(number)
+    arguments = place + name + b"\0" + value + b"\0"
+    return _HEAD.pack(len(arguments) + 1, command) + arguments

@@ -221,6 +221,8 @@ def test_any_order_of_events_gives_legal_replies_or_a_clean_end(
     stage = Stage(plan=Plan(raises_at=bug), settings=SessionSettings(body_cap=cap))
     session = a_session(stage)
     offer = Offer.of_version(version)
+    # a session keeps the list of fields that it is given, and adds to it
+    events = [Fields(list(event.fields)) if isinstance(event, Fields) else event for event in events]
     for event in [Negotiate(offer.version, offer.actions, offer.steps), CONNECT, *events]:
         try:
             reply = session.handle(event)
@@ -444,6 +446,62 @@ def test_recipients_beyond_the_limit_are_dropped_and_noted_once() -> None:
     walk(a_session(stage), OFFER, CONNECT, MAIL, RCPT, RCPT, RCPT, RCPT)
     assert stage.named().count("recipient") == 2
     assert [name for name, _ in stage.notes] == ["milter_recipients_dropped"]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        [Abort()],
+        [Helo(b"other.example")],
+        [],
+        [EndOfMessage(b"more")],
+        [Body(b"more"), EndOfMessage()],
+        [QuitNew(), CONNECT],
+    ],
+    ids=["abort", "helo", "mail", "end", "end with a body", "another client"],
+)
+@pytest.mark.parametrize(
+    "bug", ["", "begin", "sender", "recipient", "queue_id", "headers", "body", "verdict"]
+)
+def test_a_message_begins_anew_whatever_became_of_the_one_before(end: list[Event], bug: str) -> None:
+    stage = Stage(plan=Plan(raises_at=bug), settings=SessionSettings(max_recipients=2, body_cap=4))
+    session = a_session(stage)
+    walk(session, OFFER, CONNECT, Macros(MacroStage.MAIL, {b"i": b"Q1"}), MAIL, RCPT, RCPT, RCPT)
+    walk(session, *[FROM] * 3, Body(b"octets"))
+    for event in end:
+        if session.handle(event) is PENDING:
+            answer(session)
+    stage.plan.raises_at = ""
+    stage.calls.clear()
+    if session.phase is Phase.CLIENT:
+        walk(session, Macros(MacroStage.RCPT, {b"i": b"Q0"}))
+    walk(session, MAIL, RCPT, RCPT, Macros(MacroStage.END_OF_HEADERS, {b"i": b"Q1"}), FROM, EndOfHeaders())
+    assert session.handle(Body(b"1234")) is Verb.CONTINUE
+    assert session.handle(Body(b"5")) is Verb.SKIP
+    assert session.handle(EndOfMessage()) is PENDING
+    assert answer(session) == (Verb.ACCEPT,)
+    own = stage.calls[[call[0] for call in stage.calls].index("begin") :]
+    assert [call[0] for call in own] == [
+        "begin", "sender", "recipient", "recipient", "queue_id", "headers", "body", "body_cut", "verdict",
+    ]  # fmt: skip
+    assert own[4] == ("queue_id", "'Q1'")
+    assert own[6][1] == "4"
+    assert [header.name for header in stage.verifications[-1].message.headers] == [b"From"]
+    assert session.between_messages
+
+
+def test_a_queue_id_is_told_when_it_is_new_and_a_message_is_open() -> None:
+    stage = Stage()
+    session = a_session(stage)
+    walk(session, OFFER, CONNECT, Macros(MacroStage.RCPT, {b"i": b"Q0"}), MAIL)
+    walk(session, *[Macros(MacroStage.RCPT, {b"i": queue_id}) for queue_id in (b"Q1", b"Q1", b"Q2", b"Q1")])
+    walk(session, Macros(MacroStage.MAIL, {b"i": b"Q3"}), Macros(MacroStage.BODY, {}), EndOfMessage())
+    answer(session)
+    walk(session, Macros(MacroStage.RCPT, {b"i": b"Q4"}), MAIL, Abort())
+    told = [call for call in stage.calls if call[0] == "queue_id"]
+    # the macros of a MAIL belong to the message that it begins
+    assert [call[1] for call in told] == ["'Q1'", "'Q2'", "'Q1'", "'Q3'"]
+    assert stage.named().index("verdict") < stage.calls.index(told[-1])
 
 
 # -- headers and bodies ----------------------------------------------------------------------------------------------

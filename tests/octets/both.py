@@ -11,16 +11,19 @@ import importlib.util
 import random
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from authmilter.makers import maker
 from authmilter.message import Header
 from authmilter.octets import chosen, python
+from authmilter.octets.python import PacketTable, Reading, Shape
 
-__all__ = ["PIECES", "difference", "outcomes", "random_octets", "same"]
+__all__ = ["PIECES", "TABLE", "Read", "difference", "outcomes", "random_octets", "same"]
 
 #: What octets are made of, so that they hold what the functions look for.
 PIECES = (
@@ -28,6 +31,34 @@ PIECES = (
     b"~", b"x" * 63, b"x" * 64, b"y" * 65, b"z" * 990, b"From", b"to", b"X-1_2", b"b=AA==; ", b"h=from:to; ", b"v=1",
     b"\x00\x00\x00\x06LA\x00b\x00", b"\x00\x00\x00\x01Q", b"\x00\x00\x00\x05B\r\n.\n", b"\xff\xff\xff\xff",
 )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What a packet becomes here."""
+
+    a: object
+    b: object = None
+    c: object = None
+    d: object = None
+
+
+_read = maker(Read)
+
+_OF_COMMANDS = {
+    "A": Reading(Shape.NOTHING, Read("A")),
+    "B": Reading(Shape.OCTETS, _read),
+    "C": Reading(Shape.CLIENT, Read, "a client", {ord("4"): "four", ord("U"): "none"}),
+    "D": Reading(Shape.MACROS, _read, "macros", {ord("M"): "mail", ord("C"): "client"}),
+    "H": Reading(Shape.STRING, lambda name: name, "a name"),
+    "L": Reading(Shape.FIELD, _read, "a field"),
+    "M": Reading(Shape.STRINGS, _read, "words"),
+    "O": Reading(Shape.NUMBERS, Read, "numbers"),
+    "R": Reading(Shape.STRINGS, Read, "r\u00e9ponse"),
+}
+
+#: What becomes of packets here; of each at most three strings are read.
+TABLE = PacketTable(tuple(_OF_COMMANDS.get(chr(octet)) for octet in range(256)), Header, 3)
 
 _NAMES = ("from", "to", "from", "x-1_2", "none", "a", "from", "to", "to")
 
@@ -62,20 +93,47 @@ def outcomes(functions: Any, octets: bytes) -> Iterator[tuple[str, object]]:
         index = functions.index_fields(fields, longest, room)
         yield "index_fields", index if index is None else (list(index[0].items()), index[1])
     yield "fields_size", functions.fields_size(list(odd))
-    for payload in (octets, b"M" + octets.replace(b"~", b"\0"), b"M" + octets + b"\0"):
-        macros = functions.macro_values(payload, 3)
-        yield "macro_values", macros if macros is None else list(macros.items())
     by_name: dict[str, tuple[Header, ...]] = {}
     for field in odd:
         by_name[field.key] = (*by_name.get(field.key, ()), field)
     for own in (None, odd[0]):
         for relaxed in (False, True):
             yield "signed_fields", functions.signed_fields(by_name, _NAMES, own, relaxed)
-    framed = b"".join((len(p) + 1).to_bytes(4, "big") + b"L" + p for p in octets.split(b"~"))
-    for data in (octets, framed, framed[:-1], framed + octets, framed + b"\0\0\0\1N" + framed):
-        packets, *rest = functions.split_packets(data, 300, Header)
-        kinds = [type(field) for _, payload in packets if isinstance(payload, list) for field in payload]
-        yield "split_packets", (packets, *rest, set(kinds) <= {Header})
+    lines = octets.replace(b"\r", b"").replace(b"\0", b"")
+    for number, name, value in (
+        (0, b"X-A", octets),
+        (1, b"X-A", lines),
+        (None, b"X", lines.replace(b"\n", b"\n ")),
+        (2**32 - 1, b"X", lines.replace(b"\n", b"\n\t").replace(b"b", b"\v\f")),
+        (len(octets) - 5, octets[:9], b""),
+        (2**32 - len(lines), lines[:3], lines[3:]),
+    ):
+        yield "edit_packet", functions.edit_packet(0x69, number, name, value)
+    for data in _packets(octets):
+        events, *rest = functions.read_packets(data, 300, TABLE)
+        # a dict is its names in their order, and all are of their own types
+        yield "read_packets", (repr(events), events, *rest)
+
+
+def _packets(octets: bytes) -> Iterator[bytes]:
+    """Yield packets that hold these octets: as they are, as every command, and whole and not after header fields."""
+    yield octets
+    pieces = octets.split(b"~")
+    fields = b"".join(_packet(b"L", piece) for piece in pieces)
+    yield fields[:-1]
+    yield fields + octets
+    yield fields + _packet(b"N") + fields
+    for command in b"ABCDEHKLMNOQRTUZ":
+        yield b"".join(_packet(bytes([command]), piece) for piece in pieces)
+    strings = octets.replace(b"~", b"\0") + b"\0"
+    yield b"".join(_packet(head, strings) for head in (b"H", b"M", b"R", b"U", b"DM", b"DZ", b"DC", b"L"))
+    yield b"".join(
+        _packet(b"C" + head + strings) for head in (b"h\x004", b"\x006", b"\0U", b"\0X", b"h\x004\0")
+    )
+
+
+def _packet(command: bytes, payload: bytes = b"") -> bytes:
+    return (len(command) + len(payload)).to_bytes(4, "big") + command + payload
 
 
 def difference(compiled: Any, octets: bytes) -> str:

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from authmilter.message import Header
 from authmilter.octets import chosen, python
-from tests.octets.both import PIECES, difference, random_octets
+from authmilter.octets.python import PacketTable, Reading, Shape
+from tests.octets.both import PIECES, TABLE, Read, difference, random_octets
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -133,24 +134,146 @@ def test_the_longest_line_and_the_room_are_counted_to_the_octet(functions: Any) 
     assert functions.index_fields((field,), 998, size - 1) is None
 
 
+def packet(command: bytes, payload: bytes = b"") -> bytes:
+    return (1 + len(payload)).to_bytes(4, "big") + command + payload
+
+
 @pytest.mark.parametrize("functions", BOTH)
 @pytest.mark.parametrize(
-    ("payload", "values"),
+    ("command", "payload", "event"),
     [
-        (b"", {}),
-        (b"M", {}),
-        (b"Mi", None),
-        (b"M\0", {}),
-        (b"Mi\0", {}),
-        (b"Mi\0Q1\0", {b"i": b"Q1"}),
-        (b"Mi\0Q1\0j\0", {b"i": b"Q1"}),
-        (b"M\0\0", {b"": b""}),
-        (b"Ma\0b\0a\0c\0", {b"a": b"c"}),
-        (b"M" + b"".join(b"%d\0v\0" % n for n in range(9)), {b"%d" % n: b"v" for n in range(5)}),
+        (b"A", b"", Read("A")),
+        (b"A", b"anything", Read("A")),
+        (b"B", b"", Read(b"")),
+        (b"B", b"a\0\n", Read(b"a\0\n")),
+        (b"C", b"h\x004\x12\x67192.0.2.1\0", Read(b"h", "four", 0x1267, b"192.0.2.1")),
+        (b"C", b"\x004\xff\xff\0\0", Read(b"", "four", 65535, b"")),
+        (b"C", b"h\0U", Read(b"h", "none", 0, b"")),
+        (b"C", b"h\0Uanything", Read(b"h", "none", 0, b"")),
+        (b"D", b"M", Read("mail", {})),
+        (b"D", b"M\0", Read("mail", {})),
+        (b"D", b"Mi\0", Read("mail", {})),
+        (b"D", b"Mi\0Q1\0", Read("mail", {b"i": b"Q1"})),
+        (b"D", b"Ci\0Q1\0j\0", Read("client", {b"i": b"Q1"})),
+        (b"D", b"M\0\0", Read("mail", {b"": b""})),
+        (b"D", b"Ma\0b\0a\0c\0", Read("mail", {b"a": b"c"})),
+        (b"D", b"M" + b"".join(b"%d\0v\0" % n for n in range(9)), Read("mail", dict.fromkeys((b"0", b"1", b"2"), b"v"))),
+        (b"H", b"\0", b""),
+        (b"H", b"a\0b\0", b"a"),
+        (b"M", b"\0", Read((b"",))),
+        (b"M", b"a\0\0b\0", Read((b"a", b"", b"b"))),
+        (b"M", b"a\0b\0c\0d\0", Read((b"a", b"b", b"c"))),
+        (b"O", b"\0\0\0\1\0\0\1\0\xff\xff\xff\xffmore", Read(1, 256, 2**32 - 1)),
+    ],
+)  # fmt: skip
+def test_what_a_packet_becomes(functions: Any, command: bytes, payload: bytes, event: object) -> None:
+    data = packet(command, payload)
+    assert functions.read_packets(data * 2, 100, TABLE) == ([event, event], b"", 5, "")
+    # one that is not whole is left, with how much of it is needed
+    assert functions.read_packets(data + data[:-1], 100, TABLE) == (
+        [event],
+        data[:-1],
+        max(5, len(data)),
+        "",
+    )
+
+
+@pytest.mark.parametrize("functions", BOTH)
+@pytest.mark.parametrize(
+    ("bad", "fault"),
+    [
+        (b"\0\0\0\0A", "a packet of 0 octets"),
+        (b"\0\0\0\x65A", "a packet of 101 octets"),
+        (b"\xff\xff\xff\xffA", "a packet of 4294967295 octets"),
+        (packet(b"Z"), "an unknown command octet 0x5a"),
+        (packet(b"\xff"), "an unknown command octet 0xff"),
+        (packet(b"\0"), "an unknown command octet 0x00"),
+        (packet(b"C"), "a client of no known address family"),
+        (packet(b"C", b"h\0"), "a client of no known address family"),
+        (packet(b"C", b"h\0X"), "a client of no known address family"),
+        (packet(b"C", b"h\x004\0\0"), "a client without its address"),
+        (packet(b"C", b"h\x004\0\0a"), "a client without its address"),
+        (packet(b"D"), "macros of no known command"),
+        (packet(b"D", b"Z"), "macros of no known command"),
+        (packet(b"D", b"Mi"), "macros without a final NUL"),
+        (packet(b"H"), "a name without a final NUL"),
+        (packet(b"M", b"a\0b"), "words without a final NUL"),
+        (packet(b"R", b"a"), "r\u00e9ponse without a final NUL"),
+        (packet(b"L"), "a field without its two strings"),
+        (packet(b"L", b"a\0"), "a field without its two strings"),
+        (packet(b"L", b"a\0b"), "a field without its two strings"),
+        (packet(b"O", b"x" * 11), "numbers that is too short"),
     ],
 )
-def test_macros_of_a_packet(functions: Any, payload: bytes, values: dict[bytes, bytes] | None) -> None:
-    assert functions.macro_values(payload, 5) == values
+def test_what_is_wrong_with_a_packet_is_said_behind_the_events_before_it(
+    functions: Any, bad: bytes, fault: str
+) -> None:
+    good = packet(b"B", b"x" * 99) + packet(b"L", b"a\0b\0")
+    events = [Read(b"x" * 99), Read([Header(b"a", b"b")])]
+    assert functions.read_packets(good + bad + good, 100, TABLE) == (events, bad + good, 5, fault)
+
+
+@pytest.mark.parametrize("functions", BOTH)
+def test_fields_that_come_one_after_another_are_one_event(functions: Any) -> None:
+    data = packet(b"L", b"a\0b\n c\0") + packet(b"L", b"\0\r\n\0\0") + packet(b"A") + packet(b"L", b"d\0\0")
+    (first, _, second), *_ = functions.read_packets(data, 100, TABLE)
+    assert first == Read([Header(b"a", b"b\r\n c"), Header(b"", b"\r\n\0")])
+    assert second == Read([Header(b"d", b"")])
+    assert {type(field) for field in first.a + second.a} == {Header}
+
+
+@pytest.mark.parametrize("functions", BOTH)
+def test_what_fails_to_be_made_is_no_fault_of_the_packet(functions: Any) -> None:
+    for shape in Shape:
+        if shape is Shape.NOTHING:
+            continue
+        table = PacketTable((Reading(shape, _refuse, "x", {0: "zero"}),) * 256, Header, 3)
+        with pytest.raises(LookupError):
+            functions.read_packets(packet(b"A", b"\0" * 12) * 2, 100, table)
+
+
+def _refuse(*_values: object) -> object:
+    raise LookupError
+
+
+_NO_NUMBER = "a header field number that is none"
+_NO_NAME = "an ill-formed header field name"
+_NO_TEXT = "a CR or NUL octet in a header field value"
+_NO_FOLD = "an ill-formed fold in a header field value"
+
+
+@pytest.mark.parametrize("functions", BOTH)
+@pytest.mark.parametrize(
+    ("number", "name", "value", "arguments"),
+    [
+        (None, b"X", b"", b"X\0\0"),
+        (0, b"X-A", b" a\n b\n\tc", b"\0\0\0\0X-A\0 a\n b\n\tc\0"),
+        (0x01020304, b"!~", b"\xff\n \v\fx", b"\1\2\3\4!~\0\xff\n \v\fx\0"),
+        (2**32 - 1, b"X", b"\n a", b"\xff\xff\xff\xffX\0\n a\0"),
+        (2**32, b"X", b"", _NO_NUMBER),
+        (2**70, b"X", b"", _NO_NUMBER),
+        (-(2**70), b"X", b"", _NO_NUMBER),
+        (-1, b"", b"\r", _NO_NUMBER),
+        (0, b"", b"\r", _NO_NAME),
+        (0, b"a b", b"", _NO_NAME),
+        (0, b"a:", b"", _NO_NAME),
+        (None, b"a\n", b"", _NO_NAME),
+        (0, b"\x7f", b"", _NO_NAME),
+        (0, b"X", b"a\r\n b", _NO_TEXT),
+        (0, b"X", b"a\n\0", _NO_TEXT),
+        (0, b"X", b"a\n", _NO_FOLD),
+        (0, b"X", b"a\nb", _NO_FOLD),
+        (0, b"X", b"a\n b\n\nc", _NO_FOLD),
+        (0, b"X", b"a\n b\n \n c", _NO_FOLD),
+        (0, b"X", b"a\n\t\v\f", _NO_FOLD),
+        (0, b"X", b"a\n\vb", _NO_FOLD),
+    ],
+)
+def test_the_packet_of_a_header_edit_or_why_there_is_none(
+    functions: Any, number: int | None, name: bytes, value: bytes, arguments: bytes | str
+) -> None:
+    expected = arguments if isinstance(arguments, str) else packet(b"i", arguments)
+    assert functions.edit_packet(0x69, number, name, value) == expected
 
 
 octets = st.one_of(st.binary(max_size=200), st.lists(st.sampled_from(PIECES), max_size=40).map(b"".join))
@@ -184,12 +307,32 @@ def test_other_types_are_refused() -> None:
         (compiled.signed_fields, ({}, (b"a",), None, True)),
         (compiled.fields_size, ((field,),)),
         (compiled.fields_size, ([b"x"],)),
-        (compiled.macro_values, ("M", 5)),
-        (compiled.macro_values, (b"M", "5")),
-        (compiled.split_packets, (b"", 10, dict)),
-        (compiled.split_packets, (b"", 10, Header(b"", b""))),
-        (compiled.split_packets, (bytearray(), 10, Header)),
+        (compiled.edit_packet, (105, 0, b"X")),
+        (compiled.edit_packet, (b"i", 0, b"X", b"")),
+        (compiled.edit_packet, (105, 0.0, b"X", b"")),
+        (compiled.edit_packet, (105, 0, "X", b"")),
+        (compiled.edit_packet, (105, 0, b"X", "")),
+        (compiled.read_packets, (b"", 10)),
+        (compiled.read_packets, (bytearray(), 10, TABLE)),
+        (compiled.read_packets, (b"", "10", TABLE)),
+        (compiled.read_packets, (b"", 10, list(TABLE))),
+        (compiled.read_packets, (b"", 10, TABLE._replace(readings=TABLE.readings[1:]))),
+        (compiled.read_packets, (b"", 10, TABLE._replace(field=dict))),
+        (compiled.read_packets, (b"", 10, TABLE._replace(field=Header(b"", b"")))),
+        (compiled.read_packets, (b"", 10, (*TABLE[:2], "3"))),
     ]
+    odd: Any
+    for odd in (
+        0,
+        (),
+        (9, Read, "", {}),
+        ("1", Read, "", {}),
+        (1, Read, b"", {}),
+        (1, Read, "", ()),
+        (1, 1, "", {}),
+    ):
+        table: Any = ((odd,) * 256, Header, 3)
+        calls.append((compiled.read_packets, (packet(b"A"), 10, table)))
     for function, arguments in calls:
         with pytest.raises(TypeError):
             function(*arguments)
