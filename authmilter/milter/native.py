@@ -30,7 +30,7 @@ from authmilter.milter.protocol import (
     Verb,
 )
 from authmilter.milter.seats import Board, Seat
-from authmilter.milter.session import PENDING, MilterSession, Phase
+from authmilter.milter.session import MilterSession, Phase
 from authmilter.milter.sockets import DEFAULT_BACKLOG
 from authmilter.resumed import resumed
 
@@ -47,7 +47,7 @@ _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 #: Octets read at once: more than most messages have; much more, and `malloc` asks the kernel each time.
 _AT_ONCE = 64 * 1024
 # Python 3.11 looks up a member of an enumeration by a call.
-_NEW, _HEADERS, _CLOSED = Phase.NEW, Phase.HEADERS, Phase.CLOSED
+_NEW, _HEADERS, _JUDGING, _CLOSED = Phase.NEW, Phase.HEADERS, Phase.JUDGING, Phase.CLOSED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,29 +152,24 @@ class _Connection:
 
     def _received(self, data: bytes) -> None:
         self.last = self._loop.time()
+        session = self._session
         error: RemoteProtocolError | None = None
+        replies: list[Reply] = []
         try:
             events: Sequence[Any] = self._decoder.feed(data)
         except RemoteProtocolError as e:
             events, error = e.events, e
-        out: list[bytes] = []
-        session = self._session
-        handle = session.handle
+        rest = iter(events)
         try:
-            for event in events:
-                reply = handle(event)
-                if reply is None:
-                    if self._task is not None:
-                        self._forget_task()  # the MTA gave up before it had its verdict
-                elif reply is PENDING:
-                    self._judge(out)
-                else:
-                    out.append(reply.wire)
+            while session.take(rest, replies):
+                self._judge(replies)
         except RemoteProtocolError as e:
             error = e
-        if out:
-            self._write(b"".join(out))
+        if replies:
+            self._write(b"".join([reply.wire for reply in replies]))
         phase = session.phase
+        if self._task is not None and phase is not _JUDGING:
+            self._forget_task()  # the MTA gave up before it had its verdict
         if phase is not self._phase:
             self._phase = phase
             self.phase_since = self.last
@@ -223,17 +218,19 @@ class _Connection:
 
     # -- the verdict -------------------------------------------------------------------------------------------
 
-    def _judge(self, out: list[bytes]) -> None:
+    def _judge(self, replies: list[Reply]) -> None:
         """Give the verdict now if that needs no waiting, else leave it to a task."""
         self._server.counters.messages += 1
+        if self._task is not None:
+            self._forget_task()  # of a message that the MTA has given up in the same piece of data
         answer = self._session.answer()
         try:
             waits_for = answer.send(None)
         except StopIteration as done:
-            out.extend(reply.wire for reply in done.value)
+            replies += done.value
             return
         except asyncio.CancelledError as e:  # raised from within: nothing here was cancelled
-            out.extend(reply.wire for reply in self._session.failed(e))
+            replies += self._session.failed(e)
             return
         settings = self._server.settings
         self.judged_since = self._loop.time()

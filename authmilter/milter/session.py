@@ -27,7 +27,7 @@ How it fails: `handle` raises `RemoteProtocolError` and nothing else; `answer`, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 from operator import attrgetter
@@ -482,28 +482,50 @@ class MilterSession:
 
     # -- what an engine calls --------------------------------------------------------------------------------
 
-    def handle(self, event: Event) -> Reply | Pending | None:
-        """Take one event; return the reply to send, `PENDING`, or None where none is due.
+    def take(self, events: Iterator[Event], replies: list[Reply]) -> bool:
+        """Take events in their order, and add the replies to send.
+
+        Returns:
+            True at the end of a message: await `answer`, send what it returns, and go on with the rest of `events`.
+            False: there are no more.
 
         Raises:
-            RemoteProtocolError: the event cannot come here. Close the connection and call `lost`.
+            RemoteProtocolError: an event that cannot come here. Send `replies`, close the connection and call `lost`.
         """
-        try:
-            work, after = self._moves[type(event)]
-        except KeyError:
-            raise RemoteProtocolError(f"{type(event).__name__} came in phase {self.phase}") from None
-        try:
-            reply: Reply | Pending | None = work(self, event)
-        except RemoteProtocolError:
-            raise
-        except Exception as e:  # noqa: BLE001 - rule 6: a bug breaks the message, never the session
-            self._break("milter:" + type(event).__name__, e)
-            reply = PENDING if isinstance(event, EndOfMessage) else None
-        if after is not None:
-            self.phase, self._moves = after
-        if self._answers and reply is None:
-            return self._agreed_answer(event)
-        return reply
+        moves = self._moves
+        for event in events:
+            try:
+                work, after = moves[type(event)]
+            except KeyError:
+                raise RemoteProtocolError(f"{type(event).__name__} came in phase {self.phase}") from None
+            try:
+                reply: Reply | Pending | None = work(self, event)
+            except RemoteProtocolError:
+                raise
+            except Exception as e:  # noqa: BLE001 - rule 6: a bug breaks the message, never the session
+                self._break("milter:" + type(event).__name__, e)
+                reply = PENDING if isinstance(event, EndOfMessage) else None
+            if after is not None:
+                self.phase, moves = after
+                self._moves = moves
+            if reply is None and self._answers:
+                reply = self._agreed_answer(event)
+            if reply is not None:
+                if reply is PENDING:
+                    return True
+                replies.append(reply)
+        return False
+
+    def handle(self, event: Event) -> Reply | Pending | None:
+        """Take one event; return the reply to send, `PENDING` at the end of a message, or None where none is due.
+
+        Raises:
+            RemoteProtocolError: as `take`.
+        """
+        replies: list[Reply] = []
+        if self.take(iter((event,)), replies):
+            return PENDING
+        return replies[0] if replies else None
 
     def _agreed_answer(self, event: Event) -> Reply | None:
         """Return what the MTA waits for after an event to which there is nothing to say."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import tracemalloc
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +14,7 @@ import pytest
 import uvloop
 
 from authmilter.milter.native import MilterServer, NativeSettings, serve
+from authmilter.milter.protocol import Reply
 from authmilter.milter.seats import Board, Seat
 from authmilter.milter.session import MilterSession, Phase, SessionSettings
 from authmilter.milter.sockets import ListenSpec, open_listener
@@ -514,8 +515,8 @@ def test_a_bug_between_loop_and_session_ends_that_connection_only(run: Run, tmp_
                 phase = Phase.CLIENT
                 between_messages = True
 
-                def handle(self, event: object) -> None:
-                    raise RuntimeError(f"no {type(event).__name__}")
+                def take(self, events: Iterator[object], _replies: list[Reply]) -> bool:
+                    raise RuntimeError(f"no {type(next(events)).__name__}")
 
                 def lost(self) -> None:
                     self.phase = Phase.CLOSED
