@@ -1,8 +1,8 @@
-"""The network as a `Resolver`: the one room of dnspython.
+"""The network as a `Resolver`; and the one room of dnspython, which reads resolv.conf.
 
-dnspython builds names and reads messages; the sockets are ours (`transport.py`), because a socket, a message
-object and a timer for each question cost more than all checks together. Names are absolute: no search list is
-ever used. Whatever comes from a server is an `Answer` in the end; `fetch` raises nothing.
+Messages (`wire.py`) and sockets (`transport.py`) are ours, because a socket, a message object and a timer for each
+question cost more than all checks together. Names are absolute: no search list is ever used.
+Whatever comes from a server is an `Answer` in the end; `fetch` raises nothing.
 
 What a failure is called: the word a server said (SERVFAIL, REFUSED) beats what could not be read, that beats
 a server that cannot be reached, and that beats silence.
@@ -11,68 +11,32 @@ a server that cannot be reached, and that beats silence.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import math
-import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import dns.exception
-import dns.name
 import dns.resolver
-import dns.wire
 
 from authmilter.deadline import Deadline, monotonic
-from authmilter.dns.answer import (
-    Answer,
-    Failed,
-    FailureKind,
-    Found,
-    Mx,
-    NoData,
-    NxDomain,
-    Question,
-    RdType,
-    Record,
-)
+from authmilter.dns.answer import Answer, Failed, FailureKind, Found, NoData, NxDomain, Question, RdType
 from authmilter.dns.servers import Circuits, Server
 from authmilter.dns.transport import Event, Query, Race, Transport, Trouble
-from authmilter.errors import Complaint, ConfigError, Span
+from authmilter.dns.wire import MAX_CNAMES, Alias, Labels, labels_of, opt_record, question_section, read_reply
+from authmilter.errors import Complaint, ConfigError, InvalidName, Span
 
-__all__ = ["Alias", "NetworkResolver", "NetworkStats", "ResolverSettings", "read_reply"]
+__all__ = ["NetworkResolver", "NetworkStats", "ResolverSettings"]
 
-_IN = 1
-_NS = 2
-_CNAME = 5
-_SOA = 6
-_OPT = 41
-_TYPES = {RdType.A: 1, RdType.PTR: 12, RdType.MX: 15, RdType.TXT: 16, RdType.AAAA: 28}
-
-_FORMERR = 1
-_SERVFAIL = 2
-_NXDOMAIN = 3
-_NOTIMP = 4
-_RCODES = {1: "FORMERR", 2: "SERVFAIL", 4: "NOTIMP", 5: "REFUSED", 9: "NOTAUTH", 16: "BADVERS"}
-#: RFC 6891 §7: what a server says that does not know EDNS.
-_WITHOUT_EDNS = frozenset({_FORMERR, _NOTIMP})
+#: RFC 6891 §7: what a server says that does not know EDNS: FORMERR, NOTIMP.
+_WITHOUT_EDNS = frozenset({1, 4})
 
 #: RD set, one question; with and without one additional record (RFC 1035 §4.1.1).
 _HEADER_EDNS = b"\x01\x00\x00\x01\x00\x00\x00\x00\x00\x01"
 _HEADER_PLAIN = b"\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00"
-_HEADER = struct.Struct("!HBBHHHH")
-_AA = 0x04
 _TC = 0x02
-_RECORD = "!HHIH"
 
-#: How many CNAMEs are followed, as resolvers do (BIND 9.18.28 and Unbound stop after eleven).
-_MAX_CNAMES = 11
-#: How many records of an answer are read; more is no answer to a question about mail.
-_MAX_RECORDS = 1000
 #: A server that kept silent this often in a row is asked last for that many seconds.
 _STRIKES = 3
 _REST = 10.0
-
-_Labels = tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,15 +93,6 @@ class NetworkStats:
     failed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Alias:
-    """The server gave CNAMEs and stopped: `target` is to be asked next; `hops` of them, kept for `ttl` seconds."""
-
-    target: _Labels
-    ttl: float
-    hops: int
-
-
 @dataclass(slots=True)
 class _Shared:
     """What all questions of a resolver share: who kept silent, the OPT record, and the counts."""
@@ -173,7 +128,7 @@ _TROUBLES = {
 _NO_TIME = Failed(FailureKind.LIMIT, "no time was left to ask")
 _NO_TURN = Failed(FailureKind.LIMIT, "too many questions are open")
 _TIMEOUT = Failed(FailureKind.TIMEOUT, "no name server answered in time")
-_TOO_LONG = Failed(FailureKind.SERVFAIL, f"more than {_MAX_CNAMES} CNAMEs follow each other")
+_TOO_LONG = Failed(FailureKind.SERVFAIL, f"more than {MAX_CNAMES} CNAMEs follow each other")
 _CANNOT_ASK = Failed(FailureKind.MALFORMED, "the name cannot be asked")
 
 
@@ -198,8 +153,7 @@ class NetworkResolver:
         self._servers = tuple(dict.fromkeys(Server.parse(t) for t in texts))
         self._shared = _Shared(
             Circuits(strikes=_STRIKES, rest=_REST),
-            # RFC 6891 §6.1.2: root name, type, payload size as class, extended RCODE and flags 0, no options.
-            struct.pack("!BHHIH", 0, _OPT, settings.edns_payload, 0, 0),
+            opt_record(settings.edns_payload),
         )
         self._transports: dict[asyncio.AbstractEventLoop, Transport] = {}
 
@@ -238,8 +192,8 @@ class NetworkResolver:
 
     async def _fetch(self, question: Question, deadline: Deadline) -> Answer:
         try:
-            name = dns.name.Name((*question.name.encode("ascii").lower().split(b"."), b""))
-        except (UnicodeError, dns.exception.DNSException):
+            name = labels_of(question.name)
+        except InvalidName:
             return _CANNOT_ASK
         until = min(deadline.at, monotonic() + self._settings.timeout)
         if until <= monotonic():
@@ -250,7 +204,7 @@ class NetworkResolver:
         elif not await _take_turn(transport.turns, until):
             return _NO_TURN
         try:
-            return await self._resolve(transport, name.labels[:-1], question.rdtype, until)
+            return await self._resolve(transport, name, question.rdtype, until)
         finally:
             transport.turns.release()
 
@@ -266,10 +220,10 @@ class NetworkResolver:
             self._transports[loop] = transport
         return transport
 
-    async def _resolve(self, transport: Transport, name: _Labels, rdtype: RdType, until: float) -> Answer:
+    async def _resolve(self, transport: Transport, name: Labels, rdtype: RdType, until: float) -> Answer:
         ttl = math.inf
         hops = 0
-        while hops <= _MAX_CNAMES:
+        while hops <= MAX_CNAMES:
             plan = self._shared.circuits.order(self._servers, monotonic()) * self._settings.attempts
             inquiry = _Inquiry(self._shared, transport, plan, name=name, rdtype=rdtype, until=until)
             reply = await inquiry.run()
@@ -304,7 +258,7 @@ class _Inquiry:
         transport: Transport,
         plan: tuple[Server, ...],
         *,
-        name: _Labels,
+        name: Labels,
         rdtype: RdType,
         until: float,
     ) -> None:
@@ -314,8 +268,7 @@ class _Inquiry:
         self._name = name
         self._rdtype = rdtype
         self._until = until
-        labels = b"".join(len(label).to_bytes(1, "big") + label for label in name)
-        question = labels + struct.pack("!BHH", 0, _TYPES[rdtype], _IN)
+        question = question_section(name, rdtype)
         self._query = Query(_HEADER_EDNS + question + shared.opt, question)
         self._race = Race(transport)
         #: the try whose turn it is
@@ -403,192 +356,6 @@ class _Inquiry:
     def _note(self, failure: Failed) -> None:
         if self._failure is None or _RANK[failure.kind] < _RANK[self._failure.kind]:
             self._failure = failure
-
-
-def read_reply(wire: bytes, name: _Labels, rdtype: RdType) -> Answer | Alias:
-    """Read a server's message as the answer to a question.
-
-    Args:
-        wire: the whole message, already known to be the reply to this question (`transport.is_reply`).
-        name: the labels asked for, lower case, without the root.
-        rdtype: the type asked for.
-
-    Returns:
-        The answer, or an `Alias` to be asked next. Total: what cannot be read is `Failed(MALFORMED)`; the
-        detail of a failure continues "SERVER ...".
-    """
-    try:
-        return _read(wire, name, rdtype)
-    except (dns.exception.DNSException, ValueError):
-        return Failed(FailureKind.MALFORMED, "sent an answer that cannot be read")
-
-
-def _read(wire: bytes, name: _Labels, rdtype: RdType) -> Answer | Alias:
-    if len(wire) < _HEADER.size:
-        raise ValueError("short header")
-    _, flags, rcode, questions, answers, authorities, additionals = _HEADER.unpack_from(wire)
-    rcode &= 0x0F
-    if rcode not in {0, _NXDOMAIN}:
-        return _refusal(rcode)
-    if flags & _TC:
-        return Failed(FailureKind.MALFORMED, "sent a truncated answer over TCP")
-    if questions != 1:
-        raise ValueError("the question is missing")
-    if answers + authorities + additionals > _MAX_RECORDS:
-        return Failed(FailureKind.MALFORMED, f"sent more than {_MAX_RECORDS} records")
-    parser = dns.wire.Parser(wire, _HEADER.size + sum(map(len, name)) + len(name) + 5)
-    records, aliases = _answer_section(parser, answers, rdtype)
-    last, ttl, hops = name, math.inf, 0
-    while last in aliases and last not in records:
-        alias_ttl, last = aliases[last]
-        ttl = min(ttl, alias_ttl)
-        hops += 1
-        if hops > _MAX_CNAMES:
-            return Failed(FailureKind.SERVFAIL, f"sent more than {_MAX_CNAMES} CNAMEs that follow each other")
-    found = records.get(last)
-    if found:
-        if rcode == _NXDOMAIN:
-            return Failed(FailureKind.MALFORMED, "sent records of a name that does not exist")
-        # RFC 2181 §5: a set holds a record once, and its TTL is the smallest.
-        return Found(tuple(dict.fromkeys(r for _, r in found)), min(ttl, *(t for t, _ in found)))
-    negative_ttl, referral = _authority_section(parser, authorities, last)
-    extended = _extended_rcode(parser, additionals)
-    if extended:
-        return _refusal(extended << 4 | rcode)
-    if rcode == _NXDOMAIN:
-        # RFC 6604 §3: the RCODE is about the last name of the chain; for who asked, no such name either way.
-        return NxDomain(min(ttl, negative_ttl or 0.0))
-    if negative_ttl is not None:
-        return NoData(min(ttl, negative_ttl))
-    if hops:
-        return Alias(last, ttl, hops)
-    if referral and not flags & _AA:
-        # RFC 2308 §2.2: name servers without a SOA point elsewhere; "ask there" is not "no such record".
-        return Failed(FailureKind.REFUSED, "does not resolve for us, it refers to other servers")
-    return NoData(0.0)
-
-
-def _refusal(rcode: int) -> Failed:
-    kind = FailureKind.SERVFAIL if rcode == _SERVFAIL else FailureKind.REFUSED
-    return Failed(kind, f"answered {_RCODES.get(rcode, f'RCODE {rcode}')}")
-
-
-_Found = dict[_Labels, list[tuple[float, Record]]]
-_Aliases = dict[_Labels, tuple[float, _Labels]]
-
-
-def _answer_section(parser: dns.wire.Parser, count: int, rdtype: RdType) -> tuple[_Found, _Aliases]:
-    """Read the records of the asked type, and the CNAMEs, by owner; other types and classes are skipped."""
-    wanted = _TYPES[rdtype]
-    read = _READERS[rdtype]
-    records: _Found = {}
-    aliases: _Aliases = {}
-    for _ in range(count):
-        owner = _labels(parser)
-        kind, rdclass, ttl, size = parser.get_struct(_RECORD)
-        with parser.restrict_to(size):
-            if rdclass == _IN and kind == wanted:
-                records.setdefault(owner, []).append((_seconds(ttl), read(parser)))
-            elif rdclass == _IN and kind == _CNAME:
-                # RFC 1034 §3.6.2: a name has one CNAME; the first counts.
-                aliases.setdefault(owner, (_seconds(ttl), _labels(parser)))
-            else:
-                parser.get_remaining()
-    return records, aliases
-
-
-def _authority_section(parser: dns.wire.Parser, count: int, name: _Labels) -> tuple[float | None, bool]:
-    """Return for how long `name` may be taken to be absent (None: no SOA says so), and if NS records are there."""
-    negative_ttl: float | None = None
-    referral = False
-    for _ in range(count):
-        owner = _labels(parser)
-        kind, rdclass, ttl, size = parser.get_struct(_RECORD)
-        with parser.restrict_to(size):
-            if rdclass == _IN and kind == _SOA and name[len(name) - len(owner) :] == owner:
-                dns.name.from_wire_parser(parser)  # MNAME
-                dns.name.from_wire_parser(parser)  # RNAME
-                *_, minimum = parser.get_struct("!IIIII")
-                # RFC 2308 §5: the smaller of the SOA's own TTL and its MINIMUM.
-                negative_ttl = min(_seconds(ttl), _seconds(minimum))
-            else:
-                referral = referral or kind == _NS
-                parser.get_remaining()
-    return negative_ttl, referral
-
-
-def _extended_rcode(parser: dns.wire.Parser, count: int) -> int:
-    """Return the upper eight bits of the RCODE (RFC 6891 §6.1.3), 0 without an OPT record."""
-    for _ in range(count):
-        dns.name.from_wire_parser(parser)
-        kind, _, flags, size = parser.get_struct(_RECORD)
-        parser.get_bytes(size)
-        if kind == _OPT:
-            return int(flags) >> 24
-    return 0
-
-
-def _labels(parser: dns.wire.Parser) -> _Labels:
-    """Read a name: its labels in lower case (RFC 4343), without the root."""
-    return tuple(map(bytes.lower, dns.name.from_wire_parser(parser).labels[:-1]))
-
-
-def _seconds(ttl: int) -> float:
-    # RFC 2181 §8: with its topmost bit set, a TTL is 0.
-    return float(ttl) if ttl < 1 << 31 else 0.0
-
-
-def _text(labels: _Labels) -> str:
-    r"""Write a name with dots between its labels.
-
-    What cannot stand in a `Question` (a dot within a label, an octet that is not printable ASCII) is written
-    `\DDD` (RFC 1035 §5.1), so that it is neither taken for two labels nor for anything else in a log.
-    """
-    text = b".".join(labels)
-    if (
-        text.isascii()
-        and (plain := text.decode()).isprintable()
-        and plain.count(".") == max(0, len(labels) - 1)
-    ):
-        return plain
-    return ".".join("".join(map(_character, label)) for label in labels)
-
-
-def _character(octet: int) -> str:
-    return chr(octet) if 0x20 <= octet < 0x7F and octet != 0x2E else f"\\{octet:03d}"
-
-
-def _read_a(parser: dns.wire.Parser) -> Record:
-    return ipaddress.IPv4Address(parser.get_remaining())
-
-
-def _read_aaaa(parser: dns.wire.Parser) -> Record:
-    return ipaddress.IPv6Address(parser.get_remaining())
-
-
-def _read_mx(parser: dns.wire.Parser) -> Record:
-    # RFC 7505 §3: the exchange "." (no labels) is the null MX, here the empty text.
-    return Mx(parser.get_uint16(), _text(_labels(parser)))
-
-
-def _read_ptr(parser: dns.wire.Parser) -> Record:
-    return _text(_labels(parser))
-
-
-def _read_txt(parser: dns.wire.Parser) -> Record:
-    strings = []
-    while parser.remaining():
-        strings.append(parser.get_counted_bytes())
-    return b"".join(strings)
-
-
-_READERS: dict[RdType, Callable[[dns.wire.Parser], Record]] = {
-    RdType.A: _read_a,
-    RdType.AAAA: _read_aaaa,
-    RdType.MX: _read_mx,
-    RdType.PTR: _read_ptr,
-    RdType.TXT: _read_txt,
-}
 
 
 def _kept_for(answer: Answer, ttl: float) -> Answer:
