@@ -21,7 +21,16 @@ from authmilter.deadline import Deadline, monotonic
 from authmilter.dns.answer import Answer, Failed, FailureKind, Found, NoData, NxDomain, Question, RdType
 from authmilter.dns.servers import Circuits, Server
 from authmilter.dns.transport import Event, Query, Race, Transport, Trouble
-from authmilter.dns.wire import MAX_CNAMES, Alias, Labels, labels_of, opt_record, question_section, read_reply
+from authmilter.dns.wire import (
+    MAX_CNAMES,
+    Alias,
+    Labels,
+    encoded,
+    octets_of,
+    opt_record,
+    question_section,
+    read_reply,
+)
 from authmilter.errors import Complaint, ConfigError, InvalidName, Span
 
 __all__ = ["NetworkResolver", "NetworkStats", "ResolverSettings"]
@@ -129,6 +138,7 @@ _NO_TIME = Failed(FailureKind.LIMIT, "no time was left to ask")
 _NO_TURN = Failed(FailureKind.LIMIT, "too many questions are open")
 _TIMEOUT = Failed(FailureKind.TIMEOUT, "no name server answered in time")
 _TOO_LONG = Failed(FailureKind.SERVFAIL, f"more than {MAX_CNAMES} CNAMEs follow each other")
+_NOBODY: frozenset[Server] = frozenset()
 _CANNOT_ASK = Failed(FailureKind.MALFORMED, "the name cannot be asked")
 
 
@@ -178,35 +188,19 @@ class NetworkResolver:
             The answer. `Failed(TIMEOUT)` where time ran out while a server was asked; `Failed(LIMIT)` where
             none was asked, because there was no time or no turn.
         """
-        self._shared.questions += 1
-        answer = await self._fetch(question, deadline)
-        if isinstance(answer, Failed):
-            self._shared.failed += 1
-        return answer
+        return await self.begin(question, deadline)
+
+    def begin(self, question: Question, deadline: Deadline) -> asyncio.Future[Answer]:
+        """Ask as `fetch` does, at once; the future has the answer, and cancelling it ends the question."""
+        errand = _Errand(self._shared, self._servers, self._settings, self._transport())
+        errand.begin(question, deadline)
+        return errand.future
 
     def close(self) -> None:
         """Close the kept sockets; the resolver can be used again (it opens new ones)."""
         for transport in self._transports.values():
             transport.close()
         self._transports.clear()
-
-    async def _fetch(self, question: Question, deadline: Deadline) -> Answer:
-        try:
-            name = labels_of(question.name)
-        except InvalidName:
-            return _CANNOT_ASK
-        until = min(deadline.at, monotonic() + self._settings.timeout)
-        if until <= monotonic():
-            return _NO_TIME
-        transport = self._transport()
-        if not transport.turns.locked():
-            await transport.turns.acquire()
-        elif not await _take_turn(transport.turns, until):
-            return _NO_TURN
-        try:
-            return await self._resolve(transport, name, question.rdtype, until)
-        finally:
-            transport.turns.release()
 
     def _transport(self) -> Transport:
         loop = asyncio.get_running_loop()
@@ -220,18 +214,141 @@ class NetworkResolver:
             self._transports[loop] = transport
         return transport
 
-    async def _resolve(self, transport: Transport, name: Labels, rdtype: RdType, until: float) -> Answer:
+
+class _Errand:
+    """One question on its way, from a turn to `future`.
+
+    Nearly every question is answered by the first server that is asked, and needs no task for that. Silence, trouble,
+    a truncated answer or an alias, and a question that has to wait for its turn, are a coroutine's to go on with.
+    """
+
+    __slots__ = (
+        "_inquiry",
+        "_servers",
+        "_settings",
+        "_shared",
+        "_task",
+        "_timer",
+        "_transport",
+        "_turn",
+        "future",
+    )
+
+    def __init__(
+        self, shared: _Shared, servers: tuple[Server, ...], settings: ResolverSettings, transport: Transport
+    ) -> None:
+        self._shared = shared
+        self._servers = servers
+        self._settings = settings
+        self._transport = transport
+        self._inquiry: _Inquiry | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[Answer] | None = None
+        self._turn = False
+        self.future: asyncio.Future[Answer] = transport.loop.create_future()
+
+    def begin(self, question: Question, deadline: Deadline) -> None:
+        """Ask the first server, or wait for a turn."""
+        self._shared.questions += 1
+        self.future.add_done_callback(self._over)
+        now = monotonic()
+        until = min(deadline.at, now + self._settings.timeout)
+        try:
+            name, octets = encoded(question.name)
+        except InvalidName:
+            self._settle(_CANNOT_ASK)
+            return
+        if until <= now:
+            self._settle(_NO_TIME)
+            return
+        inquiry = self._inquiry = self._inquire(name, octets, question.rdtype, until=until, now=now)
+        self._turn = self._transport.turns.take()
+        if not self._turn:
+            self._go_on()
+            return
+        turn = inquiry.begin(now)
+        if inquiry.race.heard:
+            self._go_on()
+            return
+        inquiry.race.listener = self._heard
+        self._timer = self._transport.loop.call_later(turn, self._go_on)
+
+    def _inquire(self, name: Labels, octets: bytes, rdtype: RdType, *, until: float, now: float) -> _Inquiry:
+        plan = self._shared.circuits.order(self._servers, now) * self._settings.attempts
+        return _Inquiry(
+            self._shared, self._transport, plan, name=name, octets=octets, rdtype=rdtype, until=until
+        )
+
+    def _heard(self) -> None:
+        """Take the first that came, if it is an answer."""
+        assert self._inquiry is not None  # begin made it
+        answer = self._inquiry.plain_answer()
+        if answer is not None:
+            self._settle(answer)
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        assert self._inquiry is not None  # as above
+        self._inquiry.race.listener = None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._task = self._transport.loop.create_task(self._rest(self._inquiry))
+        self._task.add_done_callback(self._ended)
+
+    async def _rest(self, inquiry: _Inquiry) -> Answer:
+        if not self._turn:
+            self._turn = await self._transport.turns.wait(inquiry.until)
+            if not self._turn:
+                return _NO_TURN
         ttl = math.inf
         hops = 0
         while hops <= MAX_CNAMES:
-            plan = self._shared.circuits.order(self._servers, monotonic()) * self._settings.attempts
-            inquiry = _Inquiry(self._shared, transport, plan, name=name, rdtype=rdtype, until=until)
-            reply = await inquiry.run()
+            self._inquiry = inquiry
+            try:
+                reply = await inquiry.run()
+            finally:
+                inquiry.race.close()
             if not isinstance(reply, Alias):
                 return _kept_for(reply, ttl)
             # RFC 1034 §3.6.2: the query is restarted at the canonical name.
-            name, ttl, hops = reply.target, min(ttl, reply.ttl), hops + reply.hops
+            ttl, hops = min(ttl, reply.ttl), hops + reply.hops
+            inquiry = self._inquire(
+                reply.target, octets_of(reply.target), inquiry.rdtype, until=inquiry.until, now=monotonic()
+            )
         return _TOO_LONG
+
+    def _ended(self, task: asyncio.Task[Answer]) -> None:
+        """Hand on what the coroutine found."""
+        if self.future.done():
+            return
+        if task.cancelled():
+            self.future.cancel()
+            return
+        bug = task.exception()
+        if bug is not None:
+            self.future.set_exception(bug)
+        else:
+            self._settle(task.result())
+
+    def _settle(self, answer: Answer) -> None:
+        if isinstance(answer, Failed):
+            self._shared.failed += 1
+        if not self.future.done():
+            self.future.set_result(answer)
+
+    def _over(self, _future: asyncio.Future[Answer]) -> None:
+        """Leave nothing behind, however it ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+        if self._inquiry is not None:
+            self._inquiry.race.listener = None
+            self._inquiry.race.close()
+        if self._turn:
+            self._turn = False
+            self._transport.turns.release()
 
 
 class _Inquiry:
@@ -240,16 +357,17 @@ class _Inquiry:
     __slots__ = (
         "_attempt",
         "_failure",
+        "_first",
         "_heard",
         "_name",
         "_plain",
         "_plan",
         "_query",
-        "_race",
-        "_rdtype",
         "_shared",
         "_transport",
-        "_until",
+        "race",
+        "rdtype",
+        "until",
     )
 
     def __init__(
@@ -259,6 +377,7 @@ class _Inquiry:
         plan: tuple[Server, ...],
         *,
         name: Labels,
+        octets: bytes,
         rdtype: RdType,
         until: float,
     ) -> None:
@@ -266,44 +385,66 @@ class _Inquiry:
         self._transport = transport
         self._plan = plan
         self._name = name
-        self._rdtype = rdtype
-        self._until = until
-        question = question_section(name, rdtype)
+        self.rdtype = rdtype
+        self.until = until
+        question = question_section(octets, rdtype)
         self._query = Query(_HEADER_EDNS + question + shared.opt, question)
-        self._race = Race(transport)
+        self.race = Race(transport)
         #: the try whose turn it is
         self._attempt = -1
+        #: when the first server's turn is over, once it was asked
+        self._first = 0.0
         #: servers that have said their word: they are not asked again
-        self._heard: set[Server] = set()
+        self._heard = _NOBODY
         #: servers that want no EDNS
-        self._plain: set[Server] = set()
+        self._plain = _NOBODY
         self._failure: Failed | None = None
 
+    def begin(self, now: float) -> float:
+        """Ask the first server; return how many seconds its turn has."""
+        turn = (self.until - now) / len(self._plan)
+        self._first = now + turn
+        self._send(self._plan[0])
+        return turn
+
+    def plain_answer(self) -> Answer | None:
+        """Return what came first, if it is an answer; None leaves it for `run`."""
+        event = self.race.first()
+        payload = event.payload
+        if isinstance(payload, Trouble) or payload[2] & _TC:
+            return None
+        reply = read_reply(payload, self._name, self.rdtype)
+        if isinstance(reply, Failed | Alias):
+            return None
+        self._shared.circuits.spoke(event.server)
+        return reply
+
     async def run(self) -> Answer | Alias:
-        try:
-            for position, server in enumerate(self._plan):
-                if server in self._heard:
-                    continue
+        """Ask server after server, from the first on if `begin` has not; `race` is the caller's to close."""
+        for position, server in enumerate(self._plan):
+            if server in self._heard:
+                continue
+            turn = self._first
+            if position or not turn:
                 now = monotonic()
-                if now >= self._until:
+                if now >= self.until:
                     break
                 left = sum(1 for each in self._plan[position:] if each not in self._heard)
-                reply = await self._turn(server, now + (self._until - now) / left)
-                if reply is not None:
-                    return reply
-            # Nobody is left to ask; one that kept silent may still answer.
-            while (event := await self._race.event(self._until)) is not None:
-                reply = await self._judge(event, self._until)
-                if reply is not None:
-                    return reply
-        finally:
-            self._race.close()
+                turn = now + (self.until - now) / left
+                self._send(server)
+            reply = await self._turn(server, turn)
+            if reply is not None:
+                return reply
+        # Nobody is left to ask; one that kept silent may still answer.
+        while (event := await self.race.event(self.until)) is not None:
+            reply = await self._judge(event, self.until)
+            if reply is not None:
+                return reply
         return self._failure or _TIMEOUT
 
     async def _turn(self, server: Server, until: float) -> Answer | Alias | None:
-        """Ask `server`; None once it has failed or its turn is over."""
-        self._send(server)
-        while (event := await self._race.event(until)) is not None:
+        """Listen until `server`, who was asked, has failed or its turn is over: None."""
+        while (event := await self.race.event(until)) is not None:
             attempt = self._attempt
             reply = await self._judge(event, until)
             if reply is not None:
@@ -323,20 +464,20 @@ class _Inquiry:
         if isinstance(payload, Trouble):
             self._note(Failed(_TROUBLES[payload], f"{server} {payload}"))
             if payload is Trouble.MALFORMED:
-                self._heard.add(server)
+                self._heard |= {server}
             else:
                 self._silent(server)
             return None
         self._shared.circuits.spoke(server)
         if payload[3] & 0x0F in _WITHOUT_EDNS and server not in self._plain:
             # RFC 6891 §7: once more without EDNS.
-            self._plain.add(server)
+            self._plain |= {server}
             self._send(server)
             return None
-        reply = read_reply(payload, self._name, self._rdtype)
+        reply = read_reply(payload, self._name, self.rdtype)
         if isinstance(reply, Failed):
             self._note(Failed(reply.kind, f"{server} {reply.detail}"))
-            self._heard.add(server)
+            self._heard |= {server}
             return None
         return reply
 
@@ -347,7 +488,7 @@ class _Inquiry:
 
     def _send(self, server: Server) -> None:
         self._shared.sent += 1
-        self._attempt = self._race.send(server, self._query_for(server))
+        self._attempt = self.race.send(server, self._query_for(server))
 
     def _silent(self, server: Server) -> None:
         self._shared.silent += 1
@@ -365,16 +506,6 @@ def _kept_for(answer: Answer, ttl: float) -> Answer:
     if isinstance(answer, Failed) or answer.ttl <= ttl:
         return answer
     return NoData(ttl) if isinstance(answer, NoData) else NxDomain(ttl)
-
-
-async def _take_turn(turns: asyncio.Semaphore, until: float) -> bool:
-    """Wait for a turn until `until`; False if none came."""
-    try:
-        async with asyncio.timeout(max(0.0, until - monotonic())):
-            await turns.acquire()
-    except TimeoutError:
-        return False
-    return True
 
 
 def _resolv_conf(path: str) -> tuple[str, ...]:

@@ -15,11 +15,21 @@ import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from authmilter.dns.answer import Answer, Failed, FailureKind, Found, Mx, NoData, NxDomain, RdType, Record
 from authmilter.errors import InvalidName
 
-__all__ = ["MAX_CNAMES", "Alias", "Labels", "labels_of", "opt_record", "question_section", "read_reply"]
+__all__ = [
+    "MAX_CNAMES",
+    "Alias",
+    "Labels",
+    "encoded",
+    "octets_of",
+    "opt_record",
+    "question_section",
+    "read_reply",
+]
 
 #: The labels of a name in lower case, without the root.
 Labels = tuple[bytes, ...]
@@ -42,6 +52,8 @@ _TC = 0x02
 _RECORD = struct.Struct("!HHIH")
 #: the five numbers at the end of a SOA's data (RFC 1035 §3.3.13)
 _SOA_NUMBERS = struct.Struct("!IIIII")
+#: How many octets of a question stand behind its name.
+_TYPE_AND_CLASS = 4
 #: A compressed owner that is the name asked for: it stands right behind the header (RFC 1035 §4.1.4).
 _ASKED = b"\xc0\x0c"
 
@@ -64,8 +76,11 @@ class Alias:
     hops: int
 
 
-def labels_of(name: str) -> Labels:
-    """Return the labels of an absolute name written with dots.
+@lru_cache(maxsize=4096)
+def encoded(name: str) -> tuple[Labels, bytes]:
+    """Return the labels of an absolute name written with dots, and the octets that it is on the wire.
+
+    Remembered for the names that were asked last, which come again where no answer is kept.
 
     Raises:
         InvalidName: there is no such name (RFC 1035 §2.3.4).
@@ -80,12 +95,17 @@ def labels_of(name: str) -> Labels:
     # each label has its length before it, and the root one more
     if len(name) + 2 > _MAX_NAME:
         raise InvalidName("DNS name is longer than 255 octets")
-    return labels
+    return labels, octets_of(labels)
 
 
-def question_section(name: Labels, rdtype: RdType) -> bytes:
-    """Return the question for `name` (RFC 1035 §4.1.2), class IN."""
-    return b"".join([bytes((len(label),)) + label for label in name]) + _ENDS[rdtype]
+def octets_of(labels: Labels) -> bytes:
+    """Return what a name is on the wire, uncompressed."""
+    return b"".join([bytes((len(label),)) + label for label in labels]) + b"\x00"
+
+
+def question_section(octets: bytes, rdtype: RdType) -> bytes:
+    """Return the question for a name (RFC 1035 §4.1.2), class IN."""
+    return octets + _ENDS[rdtype]
 
 
 def opt_record(payload: int) -> bytes:
@@ -170,15 +190,19 @@ def _answer_section(
 ) -> tuple[_Found, _Aliases, int]:
     """Read the records of the asked type, and the CNAMEs, by owner; other types and classes are skipped.
 
-    Like its siblings below it begins at `at` and returns where the section ends.
+    Like its siblings below it begins at `at`, here right behind the question, and returns where the section ends. Most
+    owners are the name asked for, as a pointer or in the same octets.
     """
     wanted = _TYPES[rdtype]
     read = _READERS[rdtype]
+    asked = wire[_HEADER.size : at - _TYPE_AND_CLASS]
     records: _Found = {}
     aliases: _Aliases = {}
     for _ in range(count):
-        if wire[at : at + 2] == _ASKED:
-            owner, at = name, at + 2
+        if wire.startswith(_ASKED, at):
+            owner, at = name, at + len(_ASKED)
+        elif wire.startswith(asked, at):
+            owner, at = name, at + len(asked)
         else:
             owner, at = _labels(wire, at, len(wire))
         kind, rdclass, ttl, start, at = _record(wire, at)
@@ -335,5 +359,5 @@ _READERS: dict[RdType, Callable[[bytes, int, int], Record]] = {
     RdType.TXT: _read_txt,
 }
 
-#: How a question ends: the root, the type, the class.
-_ENDS = {rdtype: struct.pack("!BHH", 0, number, _IN) for rdtype, number in _TYPES.items()}
+#: How a question ends: the type, the class.
+_ENDS = {rdtype: struct.pack("!HH", number, _IN) for rdtype, number in _TYPES.items()}
