@@ -247,7 +247,7 @@ class _Run:
         if self._attempt() is not None:  # a closed lookup never misses an answer
             self.fail(RuntimeError(f"{self.method.name} still misses answers from a closed lookup"))
 
-    def _attempt(self) -> Missing | None:
+    def _attempt(self) -> tuple[Question, ...] | None:
         """Run `early`, or `conclude`, once; return what it misses. None: it has ended, well or not."""
         method, runtime = self.method, self.runtime
         lookup = self.lookup
@@ -262,7 +262,8 @@ class _Run:
             else:
                 self.result = method.early(self.inquiry, lookup)
         except Missing as missing:
-            return missing
+            # not the exception: its traceback holds the frames of those who would hold it
+            return missing.questions
         except Exception as e:  # noqa: BLE001 - the guard of ARCHITECTURE.md, Faults: a bug is a status of its own
             self.fail(e)
             return None
@@ -278,11 +279,10 @@ class _Run:
         self.finished = monotonic()
         self.runtime.journal.bug(f"method:{self.method.name}", error)
 
-    async def _settle(self, missing: Missing) -> None:
+    async def _settle(self, questions: tuple[Question, ...]) -> None:
         lookup = self.lookup
         assert lookup is not None  # _attempt made it
         for _ in range(_MAX_ROUNDS):
-            questions = missing.questions
             try:
                 answers = await self._fetch(questions)
             except Exception as e:  # noqa: BLE001 - as in _attempt: a resolver that raises is a bug, not a limit
@@ -293,7 +293,7 @@ class _Run:
             again = self._attempt()
             if again is None:
                 return
-            missing = again
+            questions = again
         self._cut()
 
     async def _fetch(self, questions: tuple[Question, ...]) -> list[Answer]:

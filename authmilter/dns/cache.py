@@ -21,7 +21,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from authmilter.deadline import Deadline, monotonic
 from authmilter.dns.answer import Answer, Failed, FailureKind, Found, Mx, NoData, NxDomain, Question
@@ -66,13 +66,20 @@ class _Entry(NamedTuple):
     octets: int
 
 
+@runtime_checkable
+class _Prompt(Protocol):
+    """A resolver that asks without a task of the caller's: `begin` is `fetch` that has begun."""
+
+    def begin(self, question: Question, deadline: Deadline) -> asyncio.Future[Answer]: ...
+
+
 class _Flight:
     """One query under way, and who waits for it."""
 
     __slots__ = ("task", "waiters")
 
-    def __init__(self) -> None:
-        self.task: asyncio.Task[Answer] | None = None
+    def __init__(self, task: asyncio.Future[Answer]) -> None:
+        self.task = task
         self.waiters: list[asyncio.Future[Answer]] = []
 
 
@@ -97,6 +104,7 @@ class CachingResolver:
     """
 
     __slots__ = (
+        "_begin",
         "_clock",
         "_entries",
         "_evictions",
@@ -133,6 +141,7 @@ class CachingResolver:
         if not 1 <= failure_ttl <= 5:
             raise ValueError("failure_ttl must be from 1 to 5 seconds (RFC 9520 §3.2)")
         self._resolver = resolver
+        self._begin = resolver.begin if isinstance(resolver, _Prompt) else None
         self._clock = clock
         self._max_bytes = max_bytes
         self._min_ttl = min_ttl
@@ -151,7 +160,8 @@ class CachingResolver:
 
     def known(self, question: Question) -> Answer | None:
         """Return the kept answer, its `ttl` what is left of it; None if there is none or it has expired."""
-        entry = self._entries.get(question)
+        entries = self._entries
+        entry = entries.get(question) if entries else None
         if entry is None:
             return None
         left = entry.expires - self._clock()
@@ -210,12 +220,16 @@ class CachingResolver:
             self._joined += 1
             return flight
         self._misses += 1
-        flight = self._flights[question] = _Flight()
-        flight.task = loop.create_task(self._resolver.fetch(question, _NO_DEADLINE))
+        begin = self._begin
+        flight = self._flights[question] = _Flight(
+            begin(question, _NO_DEADLINE)
+            if begin is not None
+            else loop.create_task(self._resolver.fetch(question, _NO_DEADLINE))
+        )
         flight.task.add_done_callback(lambda task: self._land(question, flight, task))
         return flight
 
-    def _land(self, question: Question, flight: _Flight, task: asyncio.Task[Answer]) -> None:
+    def _land(self, question: Question, flight: _Flight, task: asyncio.Future[Answer]) -> None:
         if self._flights.get(question) is flight:
             del self._flights[question]
         if task.cancelled():
@@ -241,7 +255,7 @@ class CachingResolver:
         flights, self._flights = self._flights, {}
         loop, self._loop = self._loop, None
         for flight in flights.values():
-            if flight.task is not None and loop is not None and not loop.is_closed():
+            if loop is not None and not loop.is_closed():
                 flight.task.cancel()
 
     def _ttl(self, answer: Answer) -> float:
@@ -252,6 +266,8 @@ class CachingResolver:
         return min(max(answer.ttl, self._min_ttl), longest)
 
     def _keep(self, question: Question, answer: Answer) -> None:
+        if not self._max_bytes:
+            return
         if question in self._entries:
             self._drop(question)
         ttl = self._ttl(answer)

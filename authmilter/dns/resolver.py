@@ -1,8 +1,8 @@
-"""The network as a `Resolver`: the one room of dnspython.
+"""The network as a `Resolver`; and the one room of dnspython, which reads resolv.conf.
 
-dnspython builds names and reads messages; the sockets are ours (`transport.py`), because a socket, a message
-object and a timer for each question cost more than all checks together. Names are absolute: no search list is
-ever used. Whatever comes from a server is an `Answer` in the end; `fetch` raises nothing.
+Messages (`wire.py`) and sockets (`transport.py`) are ours, because a socket, a message object and a timer for each
+question cost more than all checks together. Names are absolute: no search list is ever used.
+Whatever comes from a server is an `Answer` in the end; `fetch` raises nothing.
 
 What a failure is called: the word a server said (SERVFAIL, REFUSED) beats what could not be read, that beats
 a server that cannot be reached, and that beats silence.
@@ -11,68 +11,41 @@ a server that cannot be reached, and that beats silence.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import math
-import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import dns.exception
-import dns.name
 import dns.resolver
-import dns.wire
 
 from authmilter.deadline import Deadline, monotonic
-from authmilter.dns.answer import (
-    Answer,
-    Failed,
-    FailureKind,
-    Found,
-    Mx,
-    NoData,
-    NxDomain,
-    Question,
-    RdType,
-    Record,
-)
+from authmilter.dns.answer import Answer, Failed, FailureKind, Found, NoData, NxDomain, Question, RdType
 from authmilter.dns.servers import Circuits, Server
 from authmilter.dns.transport import Event, Query, Race, Transport, Trouble
-from authmilter.errors import Complaint, ConfigError, Span
+from authmilter.dns.wire import (
+    MAX_CNAMES,
+    Alias,
+    Labels,
+    encoded,
+    octets_of,
+    opt_record,
+    question_section,
+    read_reply,
+)
+from authmilter.errors import Complaint, ConfigError, InvalidName, Span
 
-__all__ = ["Alias", "NetworkResolver", "NetworkStats", "ResolverSettings", "read_reply"]
+__all__ = ["NetworkResolver", "NetworkStats", "ResolverSettings"]
 
-_IN = 1
-_NS = 2
-_CNAME = 5
-_SOA = 6
-_OPT = 41
-_TYPES = {RdType.A: 1, RdType.PTR: 12, RdType.MX: 15, RdType.TXT: 16, RdType.AAAA: 28}
-
-_FORMERR = 1
-_SERVFAIL = 2
-_NXDOMAIN = 3
-_NOTIMP = 4
-_RCODES = {1: "FORMERR", 2: "SERVFAIL", 4: "NOTIMP", 5: "REFUSED", 9: "NOTAUTH", 16: "BADVERS"}
-#: RFC 6891 §7: what a server says that does not know EDNS.
-_WITHOUT_EDNS = frozenset({_FORMERR, _NOTIMP})
+#: RFC 6891 §7: what a server says that does not know EDNS: FORMERR, NOTIMP.
+_WITHOUT_EDNS = frozenset({1, 4})
 
 #: RD set, one question; with and without one additional record (RFC 1035 §4.1.1).
 _HEADER_EDNS = b"\x01\x00\x00\x01\x00\x00\x00\x00\x00\x01"
 _HEADER_PLAIN = b"\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00"
-_HEADER = struct.Struct("!HBBHHHH")
-_AA = 0x04
 _TC = 0x02
-_RECORD = "!HHIH"
 
-#: How many CNAMEs are followed, as resolvers do (BIND 9.18.28 and Unbound stop after eleven).
-_MAX_CNAMES = 11
-#: How many records of an answer are read; more is no answer to a question about mail.
-_MAX_RECORDS = 1000
 #: A server that kept silent this often in a row is asked last for that many seconds.
 _STRIKES = 3
 _REST = 10.0
-
-_Labels = tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,15 +102,6 @@ class NetworkStats:
     failed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Alias:
-    """The server gave CNAMEs and stopped: `target` is to be asked next; `hops` of them, kept for `ttl` seconds."""
-
-    target: _Labels
-    ttl: float
-    hops: int
-
-
 @dataclass(slots=True)
 class _Shared:
     """What all questions of a resolver share: who kept silent, the OPT record, and the counts."""
@@ -173,7 +137,8 @@ _TROUBLES = {
 _NO_TIME = Failed(FailureKind.LIMIT, "no time was left to ask")
 _NO_TURN = Failed(FailureKind.LIMIT, "too many questions are open")
 _TIMEOUT = Failed(FailureKind.TIMEOUT, "no name server answered in time")
-_TOO_LONG = Failed(FailureKind.SERVFAIL, f"more than {_MAX_CNAMES} CNAMEs follow each other")
+_TOO_LONG = Failed(FailureKind.SERVFAIL, f"more than {MAX_CNAMES} CNAMEs follow each other")
+_NOBODY: frozenset[Server] = frozenset()
 _CANNOT_ASK = Failed(FailureKind.MALFORMED, "the name cannot be asked")
 
 
@@ -198,8 +163,7 @@ class NetworkResolver:
         self._servers = tuple(dict.fromkeys(Server.parse(t) for t in texts))
         self._shared = _Shared(
             Circuits(strikes=_STRIKES, rest=_REST),
-            # RFC 6891 §6.1.2: root name, type, payload size as class, extended RCODE and flags 0, no options.
-            struct.pack("!BHHIH", 0, _OPT, settings.edns_payload, 0, 0),
+            opt_record(settings.edns_payload),
         )
         self._transports: dict[asyncio.AbstractEventLoop, Transport] = {}
 
@@ -224,35 +188,19 @@ class NetworkResolver:
             The answer. `Failed(TIMEOUT)` where time ran out while a server was asked; `Failed(LIMIT)` where
             none was asked, because there was no time or no turn.
         """
-        self._shared.questions += 1
-        answer = await self._fetch(question, deadline)
-        if isinstance(answer, Failed):
-            self._shared.failed += 1
-        return answer
+        return await self.begin(question, deadline)
+
+    def begin(self, question: Question, deadline: Deadline) -> asyncio.Future[Answer]:
+        """Ask as `fetch` does, at once; the future has the answer, and cancelling it ends the question."""
+        errand = _Errand(self._shared, self._servers, self._settings, self._transport())
+        errand.begin(question, deadline)
+        return errand.future
 
     def close(self) -> None:
         """Close the kept sockets; the resolver can be used again (it opens new ones)."""
         for transport in self._transports.values():
             transport.close()
         self._transports.clear()
-
-    async def _fetch(self, question: Question, deadline: Deadline) -> Answer:
-        try:
-            name = dns.name.Name((*question.name.encode("ascii").lower().split(b"."), b""))
-        except (UnicodeError, dns.exception.DNSException):
-            return _CANNOT_ASK
-        until = min(deadline.at, monotonic() + self._settings.timeout)
-        if until <= monotonic():
-            return _NO_TIME
-        transport = self._transport()
-        if not transport.turns.locked():
-            await transport.turns.acquire()
-        elif not await _take_turn(transport.turns, until):
-            return _NO_TURN
-        try:
-            return await self._resolve(transport, name.labels[:-1], question.rdtype, until)
-        finally:
-            transport.turns.release()
 
     def _transport(self) -> Transport:
         loop = asyncio.get_running_loop()
@@ -266,18 +214,141 @@ class NetworkResolver:
             self._transports[loop] = transport
         return transport
 
-    async def _resolve(self, transport: Transport, name: _Labels, rdtype: RdType, until: float) -> Answer:
+
+class _Errand:
+    """One question on its way, from a turn to `future`.
+
+    Nearly every question is answered by the first server that is asked, and needs no task for that. Silence, trouble,
+    a truncated answer or an alias, and a question that has to wait for its turn, are a coroutine's to go on with.
+    """
+
+    __slots__ = (
+        "_inquiry",
+        "_servers",
+        "_settings",
+        "_shared",
+        "_task",
+        "_timer",
+        "_transport",
+        "_turn",
+        "future",
+    )
+
+    def __init__(
+        self, shared: _Shared, servers: tuple[Server, ...], settings: ResolverSettings, transport: Transport
+    ) -> None:
+        self._shared = shared
+        self._servers = servers
+        self._settings = settings
+        self._transport = transport
+        self._inquiry: _Inquiry | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[Answer] | None = None
+        self._turn = False
+        self.future: asyncio.Future[Answer] = transport.loop.create_future()
+
+    def begin(self, question: Question, deadline: Deadline) -> None:
+        """Ask the first server, or wait for a turn."""
+        self._shared.questions += 1
+        self.future.add_done_callback(self._over)
+        now = monotonic()
+        until = min(deadline.at, now + self._settings.timeout)
+        try:
+            name, octets = encoded(question.name)
+        except InvalidName:
+            self._settle(_CANNOT_ASK)
+            return
+        if until <= now:
+            self._settle(_NO_TIME)
+            return
+        inquiry = self._inquiry = self._inquire(name, octets, question.rdtype, until=until, now=now)
+        self._turn = self._transport.turns.take()
+        if not self._turn:
+            self._go_on()
+            return
+        turn = inquiry.begin(now)
+        if inquiry.race.heard:
+            self._go_on()
+            return
+        inquiry.race.listener = self._heard
+        self._timer = self._transport.loop.call_later(turn, self._go_on)
+
+    def _inquire(self, name: Labels, octets: bytes, rdtype: RdType, *, until: float, now: float) -> _Inquiry:
+        plan = self._shared.circuits.order(self._servers, now) * self._settings.attempts
+        return _Inquiry(
+            self._shared, self._transport, plan, name=name, octets=octets, rdtype=rdtype, until=until
+        )
+
+    def _heard(self) -> None:
+        """Take the first that came, if it is an answer."""
+        assert self._inquiry is not None  # begin made it
+        answer = self._inquiry.plain_answer()
+        if answer is not None:
+            self._settle(answer)
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        assert self._inquiry is not None  # as above
+        self._inquiry.race.listener = None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._task = self._transport.loop.create_task(self._rest(self._inquiry))
+        self._task.add_done_callback(self._ended)
+
+    async def _rest(self, inquiry: _Inquiry) -> Answer:
+        if not self._turn:
+            self._turn = await self._transport.turns.wait(inquiry.until)
+            if not self._turn:
+                return _NO_TURN
         ttl = math.inf
         hops = 0
-        while hops <= _MAX_CNAMES:
-            plan = self._shared.circuits.order(self._servers, monotonic()) * self._settings.attempts
-            inquiry = _Inquiry(self._shared, transport, plan, name=name, rdtype=rdtype, until=until)
-            reply = await inquiry.run()
+        while hops <= MAX_CNAMES:
+            self._inquiry = inquiry
+            try:
+                reply = await inquiry.run()
+            finally:
+                inquiry.race.close()
             if not isinstance(reply, Alias):
                 return _kept_for(reply, ttl)
             # RFC 1034 §3.6.2: the query is restarted at the canonical name.
-            name, ttl, hops = reply.target, min(ttl, reply.ttl), hops + reply.hops
+            ttl, hops = min(ttl, reply.ttl), hops + reply.hops
+            inquiry = self._inquire(
+                reply.target, octets_of(reply.target), inquiry.rdtype, until=inquiry.until, now=monotonic()
+            )
         return _TOO_LONG
+
+    def _ended(self, task: asyncio.Task[Answer]) -> None:
+        """Hand on what the coroutine found."""
+        if self.future.done():
+            return
+        if task.cancelled():
+            self.future.cancel()
+            return
+        bug = task.exception()
+        if bug is not None:
+            self.future.set_exception(bug)
+        else:
+            self._settle(task.result())
+
+    def _settle(self, answer: Answer) -> None:
+        if isinstance(answer, Failed):
+            self._shared.failed += 1
+        if not self.future.done():
+            self.future.set_result(answer)
+
+    def _over(self, _future: asyncio.Future[Answer]) -> None:
+        """Leave nothing behind, however it ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+        if self._inquiry is not None:
+            self._inquiry.race.listener = None
+            self._inquiry.race.close()
+        if self._turn:
+            self._turn = False
+            self._transport.turns.release()
 
 
 class _Inquiry:
@@ -286,16 +357,17 @@ class _Inquiry:
     __slots__ = (
         "_attempt",
         "_failure",
+        "_first",
         "_heard",
         "_name",
         "_plain",
         "_plan",
         "_query",
-        "_race",
-        "_rdtype",
         "_shared",
         "_transport",
-        "_until",
+        "race",
+        "rdtype",
+        "until",
     )
 
     def __init__(
@@ -304,7 +376,8 @@ class _Inquiry:
         transport: Transport,
         plan: tuple[Server, ...],
         *,
-        name: _Labels,
+        name: Labels,
+        octets: bytes,
         rdtype: RdType,
         until: float,
     ) -> None:
@@ -312,45 +385,66 @@ class _Inquiry:
         self._transport = transport
         self._plan = plan
         self._name = name
-        self._rdtype = rdtype
-        self._until = until
-        labels = b"".join(len(label).to_bytes(1, "big") + label for label in name)
-        question = labels + struct.pack("!BHH", 0, _TYPES[rdtype], _IN)
+        self.rdtype = rdtype
+        self.until = until
+        question = question_section(octets, rdtype)
         self._query = Query(_HEADER_EDNS + question + shared.opt, question)
-        self._race = Race(transport)
+        self.race = Race(transport)
         #: the try whose turn it is
         self._attempt = -1
+        #: when the first server's turn is over, once it was asked
+        self._first = 0.0
         #: servers that have said their word: they are not asked again
-        self._heard: set[Server] = set()
+        self._heard = _NOBODY
         #: servers that want no EDNS
-        self._plain: set[Server] = set()
+        self._plain = _NOBODY
         self._failure: Failed | None = None
 
+    def begin(self, now: float) -> float:
+        """Ask the first server; return how many seconds its turn has."""
+        turn = (self.until - now) / len(self._plan)
+        self._first = now + turn
+        self._send(self._plan[0])
+        return turn
+
+    def plain_answer(self) -> Answer | None:
+        """Return what came first, if it is an answer; None leaves it for `run`."""
+        event = self.race.first()
+        payload = event.payload
+        if isinstance(payload, Trouble) or payload[2] & _TC:
+            return None
+        reply = read_reply(payload, self._name, self.rdtype)
+        if isinstance(reply, Failed | Alias):
+            return None
+        self._shared.circuits.spoke(event.server)
+        return reply
+
     async def run(self) -> Answer | Alias:
-        try:
-            for position, server in enumerate(self._plan):
-                if server in self._heard:
-                    continue
+        """Ask server after server, from the first on if `begin` has not; `race` is the caller's to close."""
+        for position, server in enumerate(self._plan):
+            if server in self._heard:
+                continue
+            turn = self._first
+            if position or not turn:
                 now = monotonic()
-                if now >= self._until:
+                if now >= self.until:
                     break
                 left = sum(1 for each in self._plan[position:] if each not in self._heard)
-                reply = await self._turn(server, now + (self._until - now) / left)
-                if reply is not None:
-                    return reply
-            # Nobody is left to ask; one that kept silent may still answer.
-            while (event := await self._race.event(self._until)) is not None:
-                reply = await self._judge(event, self._until)
-                if reply is not None:
-                    return reply
-        finally:
-            self._race.close()
+                turn = now + (self.until - now) / left
+                self._send(server)
+            reply = await self._turn(server, turn)
+            if reply is not None:
+                return reply
+        # Nobody is left to ask; one that kept silent may still answer.
+        while (event := await self.race.event(self.until)) is not None:
+            reply = await self._judge(event, self.until)
+            if reply is not None:
+                return reply
         return self._failure or _TIMEOUT
 
     async def _turn(self, server: Server, until: float) -> Answer | Alias | None:
-        """Ask `server`; None once it has failed or its turn is over."""
-        self._send(server)
-        while (event := await self._race.event(until)) is not None:
+        """Listen until `server`, who was asked, has failed or its turn is over: None."""
+        while (event := await self.race.event(until)) is not None:
             attempt = self._attempt
             reply = await self._judge(event, until)
             if reply is not None:
@@ -370,20 +464,20 @@ class _Inquiry:
         if isinstance(payload, Trouble):
             self._note(Failed(_TROUBLES[payload], f"{server} {payload}"))
             if payload is Trouble.MALFORMED:
-                self._heard.add(server)
+                self._heard |= {server}
             else:
                 self._silent(server)
             return None
         self._shared.circuits.spoke(server)
         if payload[3] & 0x0F in _WITHOUT_EDNS and server not in self._plain:
             # RFC 6891 §7: once more without EDNS.
-            self._plain.add(server)
+            self._plain |= {server}
             self._send(server)
             return None
-        reply = read_reply(payload, self._name, self._rdtype)
+        reply = read_reply(payload, self._name, self.rdtype)
         if isinstance(reply, Failed):
             self._note(Failed(reply.kind, f"{server} {reply.detail}"))
-            self._heard.add(server)
+            self._heard |= {server}
             return None
         return reply
 
@@ -394,7 +488,7 @@ class _Inquiry:
 
     def _send(self, server: Server) -> None:
         self._shared.sent += 1
-        self._attempt = self._race.send(server, self._query_for(server))
+        self._attempt = self.race.send(server, self._query_for(server))
 
     def _silent(self, server: Server) -> None:
         self._shared.silent += 1
@@ -405,192 +499,6 @@ class _Inquiry:
             self._failure = failure
 
 
-def read_reply(wire: bytes, name: _Labels, rdtype: RdType) -> Answer | Alias:
-    """Read a server's message as the answer to a question.
-
-    Args:
-        wire: the whole message, already known to be the reply to this question (`transport.is_reply`).
-        name: the labels asked for, lower case, without the root.
-        rdtype: the type asked for.
-
-    Returns:
-        The answer, or an `Alias` to be asked next. Total: what cannot be read is `Failed(MALFORMED)`; the
-        detail of a failure continues "SERVER ...".
-    """
-    try:
-        return _read(wire, name, rdtype)
-    except (dns.exception.DNSException, ValueError):
-        return Failed(FailureKind.MALFORMED, "sent an answer that cannot be read")
-
-
-def _read(wire: bytes, name: _Labels, rdtype: RdType) -> Answer | Alias:
-    if len(wire) < _HEADER.size:
-        raise ValueError("short header")
-    _, flags, rcode, questions, answers, authorities, additionals = _HEADER.unpack_from(wire)
-    rcode &= 0x0F
-    if rcode not in {0, _NXDOMAIN}:
-        return _refusal(rcode)
-    if flags & _TC:
-        return Failed(FailureKind.MALFORMED, "sent a truncated answer over TCP")
-    if questions != 1:
-        raise ValueError("the question is missing")
-    if answers + authorities + additionals > _MAX_RECORDS:
-        return Failed(FailureKind.MALFORMED, f"sent more than {_MAX_RECORDS} records")
-    parser = dns.wire.Parser(wire, _HEADER.size + sum(map(len, name)) + len(name) + 5)
-    records, aliases = _answer_section(parser, answers, rdtype)
-    last, ttl, hops = name, math.inf, 0
-    while last in aliases and last not in records:
-        alias_ttl, last = aliases[last]
-        ttl = min(ttl, alias_ttl)
-        hops += 1
-        if hops > _MAX_CNAMES:
-            return Failed(FailureKind.SERVFAIL, f"sent more than {_MAX_CNAMES} CNAMEs that follow each other")
-    found = records.get(last)
-    if found:
-        if rcode == _NXDOMAIN:
-            return Failed(FailureKind.MALFORMED, "sent records of a name that does not exist")
-        # RFC 2181 §5: a set holds a record once, and its TTL is the smallest.
-        return Found(tuple(dict.fromkeys(r for _, r in found)), min(ttl, *(t for t, _ in found)))
-    negative_ttl, referral = _authority_section(parser, authorities, last)
-    extended = _extended_rcode(parser, additionals)
-    if extended:
-        return _refusal(extended << 4 | rcode)
-    if rcode == _NXDOMAIN:
-        # RFC 6604 §3: the RCODE is about the last name of the chain; for who asked, no such name either way.
-        return NxDomain(min(ttl, negative_ttl or 0.0))
-    if negative_ttl is not None:
-        return NoData(min(ttl, negative_ttl))
-    if hops:
-        return Alias(last, ttl, hops)
-    if referral and not flags & _AA:
-        # RFC 2308 §2.2: name servers without a SOA point elsewhere; "ask there" is not "no such record".
-        return Failed(FailureKind.REFUSED, "does not resolve for us, it refers to other servers")
-    return NoData(0.0)
-
-
-def _refusal(rcode: int) -> Failed:
-    kind = FailureKind.SERVFAIL if rcode == _SERVFAIL else FailureKind.REFUSED
-    return Failed(kind, f"answered {_RCODES.get(rcode, f'RCODE {rcode}')}")
-
-
-_Found = dict[_Labels, list[tuple[float, Record]]]
-_Aliases = dict[_Labels, tuple[float, _Labels]]
-
-
-def _answer_section(parser: dns.wire.Parser, count: int, rdtype: RdType) -> tuple[_Found, _Aliases]:
-    """Read the records of the asked type, and the CNAMEs, by owner; other types and classes are skipped."""
-    wanted = _TYPES[rdtype]
-    read = _READERS[rdtype]
-    records: _Found = {}
-    aliases: _Aliases = {}
-    for _ in range(count):
-        owner = _labels(parser)
-        kind, rdclass, ttl, size = parser.get_struct(_RECORD)
-        with parser.restrict_to(size):
-            if rdclass == _IN and kind == wanted:
-                records.setdefault(owner, []).append((_seconds(ttl), read(parser)))
-            elif rdclass == _IN and kind == _CNAME:
-                # RFC 1034 §3.6.2: a name has one CNAME; the first counts.
-                aliases.setdefault(owner, (_seconds(ttl), _labels(parser)))
-            else:
-                parser.get_remaining()
-    return records, aliases
-
-
-def _authority_section(parser: dns.wire.Parser, count: int, name: _Labels) -> tuple[float | None, bool]:
-    """Return for how long `name` may be taken to be absent (None: no SOA says so), and if NS records are there."""
-    negative_ttl: float | None = None
-    referral = False
-    for _ in range(count):
-        owner = _labels(parser)
-        kind, rdclass, ttl, size = parser.get_struct(_RECORD)
-        with parser.restrict_to(size):
-            if rdclass == _IN and kind == _SOA and name[len(name) - len(owner) :] == owner:
-                dns.name.from_wire_parser(parser)  # MNAME
-                dns.name.from_wire_parser(parser)  # RNAME
-                *_, minimum = parser.get_struct("!IIIII")
-                # RFC 2308 §5: the smaller of the SOA's own TTL and its MINIMUM.
-                negative_ttl = min(_seconds(ttl), _seconds(minimum))
-            else:
-                referral = referral or kind == _NS
-                parser.get_remaining()
-    return negative_ttl, referral
-
-
-def _extended_rcode(parser: dns.wire.Parser, count: int) -> int:
-    """Return the upper eight bits of the RCODE (RFC 6891 §6.1.3), 0 without an OPT record."""
-    for _ in range(count):
-        dns.name.from_wire_parser(parser)
-        kind, _, flags, size = parser.get_struct(_RECORD)
-        parser.get_bytes(size)
-        if kind == _OPT:
-            return int(flags) >> 24
-    return 0
-
-
-def _labels(parser: dns.wire.Parser) -> _Labels:
-    """Read a name: its labels in lower case (RFC 4343), without the root."""
-    return tuple(map(bytes.lower, dns.name.from_wire_parser(parser).labels[:-1]))
-
-
-def _seconds(ttl: int) -> float:
-    # RFC 2181 §8: with its topmost bit set, a TTL is 0.
-    return float(ttl) if ttl < 1 << 31 else 0.0
-
-
-def _text(labels: _Labels) -> str:
-    r"""Write a name with dots between its labels.
-
-    What cannot stand in a `Question` (a dot within a label, an octet that is not printable ASCII) is written
-    `\DDD` (RFC 1035 §5.1), so that it is neither taken for two labels nor for anything else in a log.
-    """
-    text = b".".join(labels)
-    if (
-        text.isascii()
-        and (plain := text.decode()).isprintable()
-        and plain.count(".") == max(0, len(labels) - 1)
-    ):
-        return plain
-    return ".".join("".join(map(_character, label)) for label in labels)
-
-
-def _character(octet: int) -> str:
-    return chr(octet) if 0x20 <= octet < 0x7F and octet != 0x2E else f"\\{octet:03d}"
-
-
-def _read_a(parser: dns.wire.Parser) -> Record:
-    return ipaddress.IPv4Address(parser.get_remaining())
-
-
-def _read_aaaa(parser: dns.wire.Parser) -> Record:
-    return ipaddress.IPv6Address(parser.get_remaining())
-
-
-def _read_mx(parser: dns.wire.Parser) -> Record:
-    # RFC 7505 §3: the exchange "." (no labels) is the null MX, here the empty text.
-    return Mx(parser.get_uint16(), _text(_labels(parser)))
-
-
-def _read_ptr(parser: dns.wire.Parser) -> Record:
-    return _text(_labels(parser))
-
-
-def _read_txt(parser: dns.wire.Parser) -> Record:
-    strings = []
-    while parser.remaining():
-        strings.append(parser.get_counted_bytes())
-    return b"".join(strings)
-
-
-_READERS: dict[RdType, Callable[[dns.wire.Parser], Record]] = {
-    RdType.A: _read_a,
-    RdType.AAAA: _read_aaaa,
-    RdType.MX: _read_mx,
-    RdType.PTR: _read_ptr,
-    RdType.TXT: _read_txt,
-}
-
-
 def _kept_for(answer: Answer, ttl: float) -> Answer:
     """Return `answer` with its TTL no longer than that of the CNAMEs which led to it."""
     if isinstance(answer, Found):
@@ -598,16 +506,6 @@ def _kept_for(answer: Answer, ttl: float) -> Answer:
     if isinstance(answer, Failed) or answer.ttl <= ttl:
         return answer
     return NoData(ttl) if isinstance(answer, NoData) else NxDomain(ttl)
-
-
-async def _take_turn(turns: asyncio.Semaphore, until: float) -> bool:
-    """Wait for a turn until `until`; False if none came."""
-    try:
-        async with asyncio.timeout(max(0.0, until - monotonic())):
-            await turns.acquire()
-    except TimeoutError:
-        return False
-    return True
 
 
 def _resolv_conf(path: str) -> tuple[str, ...]:

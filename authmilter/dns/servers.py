@@ -27,6 +27,10 @@ class Server:
     port: int
     near: bool
 
+    def __hash__(self) -> int:
+        # Every question hashes it, and few ports are asked at one address.
+        return hash(self.host)
+
     @classmethod
     def parse(cls, text: str) -> Server:
         """Read `192.0.2.1`, `192.0.2.1:5353`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:5353`.

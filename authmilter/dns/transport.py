@@ -17,13 +17,14 @@ import asyncio
 import secrets
 import socket
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable
 from enum import StrEnum
+from typing import NamedTuple
 
 from authmilter.deadline import monotonic
 from authmilter.dns.servers import Server
 
-__all__ = ["Event", "Query", "Race", "Transport", "Trouble", "is_reply"]
+__all__ = ["Event", "Query", "Race", "Transport", "Trouble", "Turns", "is_reply"]
 
 _HEADER = 12
 #: QR, and the four bits of the opcode, of the third octet of a message (RFC 1035 §4.1.1).
@@ -56,8 +57,7 @@ class Trouble(StrEnum):
     MALFORMED = "sent what is not an answer"
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(NamedTuple):
     """A DNS message without its id: `tail` is all after the id, `question` its question section, lower case."""
 
     tail: bytes
@@ -92,8 +92,7 @@ class _Try:
         self.strays = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """What came of a try: `payload` is the whole message, or the trouble; `attempt` is the try's number."""
 
     attempt: int
@@ -102,15 +101,26 @@ class Event:
 
 
 class Race:
-    """The tries of one question; close it when the question is settled. For one task at a time."""
+    """The tries of one question; close it when the question is settled. For one task at a time, or one listener."""
 
-    __slots__ = ("_events", "_transport", "_tries", "_waiter")
+    __slots__ = ("_events", "_transport", "_tries", "_waiter", "listener")
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._tries: list[_Try] = []
         self._events: deque[Event] = deque()
         self._waiter: asyncio.Future[None] | None = None
+        #: called at each event while no task waits
+        self.listener: Callable[[], None] | None = None
+
+    @property
+    def heard(self) -> bool:
+        """True if an event is there."""
+        return bool(self._events)
+
+    def first(self) -> Event:
+        """Return the next event, and leave it."""
+        return self._events[0]
 
     def send(self, server: Server, query: Query) -> int:
         """Ask `server`; return the number of this try. Trouble is an event, which may be there at once."""
@@ -142,25 +152,31 @@ class Race:
         self._events.append(Event(attempt.index, attempt.server, payload))
         if self._waiter is not None:
             _wake(self._waiter)
+        elif self.listener is not None:
+            self.listener()
 
     def close(self) -> None:
         """Forget the tries: what still arrives is dropped."""
         for attempt in self._tries:
             if attempt.line is not None:
                 attempt.line.forget(attempt)
+        self._tries.clear()
 
 
 class _Line:
-    """One connected UDP socket.
+    """One connected UDP socket, which is in `among` for as long as it is open.
 
     Raises:
         OSError: no socket, or no way to the server.
     """
 
-    __slots__ = ("_loop", "_pending", "_retired", "_shared", "_sock", "_timer", "asked")
+    __slots__ = ("_among", "_loop", "_pending", "_retired", "_shared", "_sock", "_timer", "asked")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, server: Server, *, shared: bool) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, server: Server, among: set[_Line], *, shared: bool
+    ) -> None:
         self._loop = loop
+        self._among = among
         self._shared = shared
         self._pending: dict[int, _Try] = {}
         self._retired = not shared
@@ -179,6 +195,7 @@ class _Line:
             sock.close()
             raise
         self._sock = sock
+        among.add(self)
 
     @property
     def usable(self) -> bool:
@@ -232,7 +249,9 @@ class _Line:
             if not self._loop.is_closed():
                 self._loop.remove_reader(self._sock.fileno())
             self._sock.close()
-        self._tell_all(Trouble.UNREACHABLE)
+        self._among.discard(self)
+        if not self._loop.is_closed():  # else nobody is left to tell
+            self._tell_all(Trouble.UNREACHABLE)
 
     def _tell_all(self, trouble: Trouble) -> None:
         tries = list(self._pending.values())
@@ -251,7 +270,7 @@ class _Line:
                 self.close()
                 return
             self._take(wire)
-            if self._sock.fileno() < 0:
+            if not self._pending:  # nothing is waited for, and the socket may be closed
                 return
 
     def _take(self, wire: bytes) -> None:
@@ -275,6 +294,54 @@ class _Line:
                 return
 
 
+class Turns:
+    """How many may do something at a time; who comes when all turns are taken waits, first come, first served.
+
+    Args:
+        loop: the loop of those who wait.
+        count: how many turns there are (1 or more).
+    """
+
+    __slots__ = ("_free", "_loop", "_waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, count: int) -> None:
+        self._loop = loop
+        self._free = count
+        self._waiting: deque[asyncio.Future[bool]] = deque()
+
+    def take(self) -> bool:
+        """Take a turn if one is free."""
+        if self._free <= 0:
+            return False
+        self._free -= 1
+        return True
+
+    async def wait(self, at: float) -> bool:
+        """Take a turn, waiting for it until `at` (monotonic seconds); False if none came."""
+        if self.take():
+            return True
+        waiter: asyncio.Future[bool] = self._loop.create_future()
+        self._waiting.append(waiter)
+        timer = self._loop.call_later(max(0.0, at - monotonic()), _no_turn, waiter)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.result():
+                self.release()  # the turn came, and who waited was gone
+            raise
+        finally:
+            timer.cancel()
+
+    def release(self) -> None:
+        """Give a turn back, to whoever has waited longest."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(True)
+                return
+        self._free += 1
+
+
 class Transport:
     """The sockets of one event loop.
 
@@ -284,15 +351,18 @@ class Transport:
         outstanding: how many questions may be open at a time (1 or more); others wait their turn.
     """
 
-    __slots__ = ("_closed", "_keep", "_lines", "loop", "turns")
+    __slots__ = ("_closed", "_keep", "_lines", "_open", "loop", "turns")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, keep: float, outstanding: int) -> None:
         self.loop = loop
         self._keep = keep
+        #: those that are kept
         self._lines: dict[Server, _Line] = {}
+        #: all
+        self._open: set[_Line] = set()
         self._closed = False
         #: taken by each question while it is open
-        self.turns = asyncio.Semaphore(outstanding)
+        self.turns = Turns(loop, outstanding)
 
     def send(self, attempt: _Try, tail: bytes) -> None:
         """Send for a race; trouble is delivered to it."""
@@ -324,20 +394,20 @@ class Transport:
         return wire if is_reply(wire, number, query.question) else Trouble.MALFORMED
 
     def close(self) -> None:
-        """Close every kept socket; who waits is told, and nothing is sent any more."""
+        """Close every socket; who waits is told, and nothing is sent any more."""
         self._closed = True
-        for line in tuple(self._lines.values()):
+        for line in tuple(self._open):
             line.close()
         self._lines.clear()
 
     def _line(self, server: Server) -> _Line:
         if not server.near or self._keep <= 0:
-            return _Line(self.loop, server, shared=False)
+            return _Line(self.loop, server, self._open, shared=False)
         line = self._lines.get(server)
         if line is None or not line.usable:
             if line is not None:
                 line.retire()
-            line = self._lines[server] = _Line(self.loop, server, shared=True)
+            line = self._lines[server] = _Line(self.loop, server, self._open, shared=True)
             line.keep_for(self._keep)
         return line
 
@@ -360,6 +430,11 @@ def _bind_to_random_port(sock: socket.socket) -> None:
         except OSError:
             continue
         return
+
+
+def _no_turn(waiter: asyncio.Future[bool]) -> None:
+    if not waiter.done():
+        waiter.set_result(False)
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

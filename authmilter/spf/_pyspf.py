@@ -199,7 +199,8 @@ class _Query(_Syntax):
         #: the void lookups that counted
         self.voids: set[Question] = set()
         self.in_term = False
-        self.missing: Missing | None = None
+        #: what the evaluation was broken off for; the exception itself would hold this object by its traceback
+        self.missing: tuple[Question, ...] = ()
         self.mechanism: str | None = None
         self.matched_prefix = 0
         self.broad = False
@@ -216,9 +217,9 @@ class _Query(_Syntax):
         """
         self.root = (record, self.d)
         word, _, _ = self.check(record)
-        if self.missing is not None:
+        if self.missing:
             # swallowed on the way by a bare except of pyspf
-            raise self.missing
+            raise Missing(self.missing)
         status = SpfStatus(word)
         if status in {SpfStatus.TEMPERROR, SpfStatus.PERMERROR}:
             self.mechanism = None  # what was noted may be what matched in an include before
@@ -423,14 +424,14 @@ class _Query(_Syntax):
         try:
             return self.lookup.ask(ask)
         except Missing as missing:
-            self.missing = missing
+            self.missing = missing.questions
             raise
 
     def _ask_all(self, asks: list[Question]) -> tuple[Answer, ...]:
         try:
             return self.lookup.ask_all(asks)
         except Missing as missing:
-            self.missing = missing
+            self.missing = missing.questions
             raise
 
     def _read_ahead(self) -> None:

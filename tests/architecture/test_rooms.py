@@ -51,7 +51,7 @@ ROOMS = (
     Room(
         "Milter", "pymilter", (), "pymilter's Python layer, whose factory is a global: the C module is used"
     ),
-    Room("dns", "dnspython", ("dns/resolver.py",), "names and messages; the sockets are ours"),
+    Room("dns", "dnspython", ("dns/resolver.py",), "resolv.conf; messages and sockets are ours"),
     Room(
         "yaml", "pyyaml", ("documents.py",), "one reader with spans, limits and no surprises for every file"
     ),

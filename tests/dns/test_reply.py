@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authmilter.dns.answer import Answer, Failed, FailureKind, Found, Mx, NoData, NxDomain, RdType
-from authmilter.dns.resolver import Alias, read_reply
 from authmilter.dns.transport import is_reply
+from authmilter.dns.wire import Alias, read_reply
+from tests.support import dnspython_reply
 from tests.support.nameserver import TYPES, Header, record, soa_record, wire_name
 
 NAME = (b"example", b"com")
@@ -250,6 +251,8 @@ def test_only_four_failures_may_leave_the_question_out(rcode: int) -> None:
 
 def total(wire: bytes, rdtype: RdType) -> None:
     answer = read_reply(wire, NAME, rdtype)
+    if wire[12 : 12 + len(QUESTION) - 4].lower() == QUESTION[:-4]:  # what has another question is not read
+        assert answer == dnspython_reply.read_reply(wire, NAME, rdtype)
     assert isinstance(answer, Found | NoData | NxDomain | Failed | Alias)
     if isinstance(answer, Found):
         assert answer.records
@@ -306,3 +309,54 @@ def test_a_good_message_with_a_few_octets_changed_is_an_answer(data: st.DataObje
     for _ in range(data.draw(st.integers(1, 4))):
         wire[data.draw(st.integers(0, len(wire) - 1))] = data.draw(st.integers(0, 255))
     total(bytes(wire), data.draw(st.sampled_from(RdType)))
+
+
+_NAMES = st.one_of(
+    st.builds(wire_name, st.sampled_from([NAME, (b"A", b"b"), (b"x" * 63,) * 4, ()])),
+    st.integers(0, 120).map(lambda at: bytes((0xC0, at))),
+    st.builds(
+        lambda label, at: bytes((len(label),)) + label + bytes((0xC0, at)),
+        st.sampled_from([b"mx", b"y" * 63]),
+        st.integers(0, 120),
+    ),
+)
+
+
+@st.composite
+def _compressed(draw: st.DrawFn) -> bytes:
+    """A record whose owner and data may be continued anywhere in the message, or nowhere."""
+    kind = draw(st.sampled_from(["MX", "PTR", "CNAME", "SOA"]))
+    data = draw(_NAMES)
+    if kind == "MX":
+        data = b"\x00\x05" + data
+    elif kind == "SOA":
+        data += draw(_NAMES) + bytes(19) + b"\x07"
+    head = struct.pack("!HHIH", TYPES[kind], 1, draw(st.integers(0, 9)), len(data))
+    owner: bytes = draw(st.one_of(st.just(b"\xc0\x0c"), _NAMES))
+    return owner + head + data
+
+
+@settings(max_examples=500)
+@given(
+    answers=st.lists(_compressed(), max_size=5),
+    authority=st.lists(_compressed(), max_size=2),
+    rdtype=st.sampled_from([RdType.MX, RdType.PTR, RdType.TXT]),
+)
+def test_compressed_names_are_read_as_dnspython_reads_them(
+    answers: list[bytes], authority: list[bytes], rdtype: RdType
+) -> None:
+    total(HEADER.message(answers=answers, authority=authority), rdtype)
+
+
+def test_a_name_in_more_than_seventeen_pieces_is_malformed() -> None:
+    # a chain of pointers, each to the one before it, in the data of a record that is skipped
+    first = len(HEADER.message()[: 12 + len(QUESTION)]) + len(NAME) + sum(map(len, NAME)) + 1 + 10
+    for hops in (16, 17):
+        chain = b"\x00" + b"".join(
+            struct.pack("!H", 0xC000 | max(first, first + 2 * n - 1)) for n in range(hops - 1)
+        )
+        skipped = record(NAME, "NS", 5, chain)
+        last = first + len(chain) - 2
+        answers = [skipped, record(NAME, "PTR", 5, struct.pack("!H", 0xC000 | last))]
+        answer = read(answers=answers, rdtype=RdType.PTR)
+        assert (answer == Found(("",), 5.0)) is (hops == 16), hops

@@ -540,3 +540,54 @@ def test_datagrams_that_are_no_answer_are_dropped(server: NameServer, datagrams:
     server.reply_with("example.com", lambda _: datagrams, times=1)
     with closing(resolver(server, timeout=0.5, attempts=10)) as network:
         assert isinstance(ask(network, "example.com"), Found)
+
+
+def test_a_loop_that_ends_with_a_question_open_leaves_no_socket_behind(server: NameServer, run: Run) -> None:
+    async def main() -> Answer:
+        network.begin(Question.of("silent.example.com", A), LONG)
+        return await network.fetch(Question.of("example.com", A), LONG)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        network = resolver(server, keep=0.0)
+        assert isinstance(run(main()), Found)
+        (ended,) = network._transports.values()
+        assert len(ended._open) == 1
+        assert isinstance(ask(network, "example.com", run=run), Found)
+        assert ended._open == set()
+        network.close()
+        gc.collect()
+
+
+def test_a_question_that_is_cancelled_gives_its_turn_back(server: NameServer, run: Run) -> None:
+    async def main() -> Answer:
+        held = network.begin(Question.of("silent.example.com", A), LONG)
+        waiting = [network.begin(Question.of("example.com", A), LONG) for _ in range(3)]
+        await asyncio.sleep(0.01)
+        waiting[0].cancel()
+        held.cancel()
+        return await waiting[2]
+
+    limits = ResolverSettings(nameservers=(server.address,), outstanding=1)
+    with closing(NetworkResolver(limits)) as network:
+        assert isinstance(run(main()), Found)
+    assert server.count("example.com") == 2
+
+
+def test_a_question_leaves_nothing_to_the_collector(server: NameServer, run: Run) -> None:
+    async def main() -> Answer:
+        answer = await network.fetch(Question.of("example.com", TXT), LONG)
+        for name in ("example.com", "broken.example.com", "cut.example.com"):
+            gc.collect()
+            gc.disable()
+            try:
+                await network.fetch(Question.of(name, TXT), LONG)
+                await asyncio.sleep(0)  # what ends a question is called once the answer is there
+                assert gc.collect() == 0, name
+            finally:
+                gc.enable()
+        return answer
+
+    server.fault("cut.example.com", Fault.CNAME_ONLY)
+    with closing(resolver(server)) as network:
+        assert isinstance(run(main()), Found)

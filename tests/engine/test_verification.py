@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from authmilter.dns.zone import ZoneResolver
 from authmilter.engine import Budget, Runtime, Verification
 from authmilter.evidence import Evidence
 from authmilter.mail import Envelope, Mail, Origin, Session
+from authmilter.memory import ResultMemory
 from authmilter.message import Message
 from authmilter.names import parse_helo, parse_ip, parse_recipient, parse_reverse_path
 from authmilter.pipeline import METHODS
@@ -112,6 +114,30 @@ def test_a_cold_resolver_gives_the_same_verdict_as_a_warm_one(scenario: Scenario
     assert cold.evidence == warm.evidence
     assert cold.decision == warm.decision
     assert cold.edits == warm.edits
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=[s.name for s in SCENARIOS])
+def test_a_message_that_waited_for_answers_leaves_nothing_to_the_collector(scenario: Scenario) -> None:
+    """An exception that is kept holds the frames it came through: a circle for each round of a check."""
+    built = a_runtime(resolver=CachingResolver(Cold(zone()), max_bytes=0))
+    session = Session(
+        client_ip=parse_ip(scenario.client_ip), helo=parse_helo(scenario.helo), authenticated=scenario.login
+    )
+    envelope = Envelope(mail_from=parse_reverse_path(scenario.mail_from))
+
+    async def twice() -> int:
+        await engine.verify(scenario.message, built, session=session, envelope=envelope)
+        gc.collect()
+        gc.disable()
+        try:
+            await engine.verify(
+                scenario.message, replace(built, memory=ResultMemory(0)), session=session, envelope=envelope
+            )
+            return gc.collect()
+        finally:
+            gc.enable()
+
+    assert asyncio.run(twice()) == 0
 
 
 class BlackHole:

@@ -41,7 +41,7 @@ from authmilter.dmarc import record as dmarc_record
 from authmilter.dmarc.record import Absence
 from authmilter.dmarc.result import DmarcRecord
 from authmilter.dns.answer import Failed, Found, NoData, NxDomain, RdType
-from authmilter.dns.resolver import Alias, read_reply
+from authmilter.dns.wire import Alias, read_reply
 from authmilter.errors import ConfigError, InvalidName, PolicyError
 from authmilter.headers import foreign
 from authmilter.headers.received import RelayedClient, relayed_client
