@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 import dns.exception
 import dns.name
-import dns.resolver
 import dns.wire
 
 from authmilter.deadline import Deadline, monotonic
@@ -35,9 +34,9 @@ from authmilter.dns.answer import (
     RdType,
     Record,
 )
+from authmilter.dns.resolv_conf import named_servers
 from authmilter.dns.servers import Circuits, Server
 from authmilter.dns.transport import Event, Query, Race, Transport, Trouble
-from authmilter.errors import Complaint, ConfigError, Span
 
 __all__ = ["Alias", "NetworkResolver", "NetworkStats", "ResolverSettings", "read_reply"]
 
@@ -194,7 +193,7 @@ class NetworkResolver:
 
     def __init__(self, settings: ResolverSettings | None = None) -> None:
         self._settings = settings = settings or ResolverSettings()
-        texts = settings.nameservers or _resolv_conf(settings.resolv_conf)
+        texts = settings.nameservers or named_servers(settings.resolv_conf)
         self._servers = tuple(dict.fromkeys(Server.parse(t) for t in texts))
         self._shared = _Shared(
             Circuits(strikes=_STRIKES, rest=_REST),
@@ -608,21 +607,3 @@ async def _take_turn(turns: asyncio.Semaphore, until: float) -> bool:
     except TimeoutError:
         return False
     return True
-
-
-def _resolv_conf(path: str) -> tuple[str, ...]:
-    """Return the name servers that `path` names."""
-    reader = dns.resolver.Resolver(configure=False)
-    try:
-        reader.read_resolv_conf(path)
-        texts = tuple(str(each) for each in reader.nameservers)
-        for text in texts:
-            Server.parse(text)
-    except (dns.exception.DNSException, ValueError, OSError):
-        complaint = Complaint(
-            span=Span(file=path),
-            message="no usable name server is named here",
-            hint="name one in `dns: nameservers`",
-        )
-        raise ConfigError((complaint,)) from None
-    return texts
