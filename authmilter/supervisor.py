@@ -14,7 +14,6 @@ logged, and what it broke is made anew.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import signal
@@ -84,11 +83,7 @@ class Supervisor:
         self._tick()
         self._watchdog()
         self._changes.begin([])
-        # Beside the child that reads the configuration; the workers are forked after both.
-        worker.preload()
-        gc.collect()
-        gc.freeze()
-        gc.enable()
+        worker.preload()  # beside the child that reads the configuration; the workers are forked after both
         try:
             while not self._crew.empty or self._changes.under_way or not self._state.stopping:
                 self._loop.turn(self._obey, self._say_bug)

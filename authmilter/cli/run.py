@@ -75,10 +75,12 @@ def _supervisor(config_path: str | None) -> Supervisor:
     from authmilter.supervise.reading import Look  # noqa: PLC0415 - as above
 
     loop = Loop()
+    gc.disable()  # what is loaded stays: the collector would look at all of it again and again
     settings = Look(config_path, loop.leave)
-    gc.disable()  # what is loaded stays; `Supervisor.run` enables it again
     from authmilter.supervisor import Supervisor  # noqa: PLC0415 - takes longer than all else
 
+    gc.freeze()
+    gc.enable()
     return Supervisor(config_path, loop, settings)
 
 
