@@ -49,11 +49,8 @@ from authmilter.policy import loader, shipped
 from authmilter.policy.decide import OnError
 from authmilter.policy.rules import Policy
 from authmilter.ports import Journal, Resolver
-from authmilter.rpc.settings import Identity, Peers, Permission, RpcSettings, TlsFiles
-from authmilter.rpc.tls_files import check_files
 from authmilter.signing import keys, rotation
 from authmilter.signing.keys import KeyKind, KeyRing, KeySource
-from authmilter.signing.opendkim import OpenDkimTable, read_tables, table_path
 from authmilter.signing.rotation import STATE_FILE, KeyState, RotationSettings, RotationState, Timing
 from authmilter.signing.settings import (
     OnSigningError,
@@ -67,6 +64,8 @@ from authmilter.spf.check import SpfLimits
 if TYPE_CHECKING:
     from authmilter.bimi.vmc import TrustRoots
     from authmilter.config.model import Config, OpenDkimTablesConfig
+    from authmilter.rpc.settings import RpcSettings
+    from authmilter.signing.opendkim import OpenDkimTable
 
 __all__ = [
     "build",
@@ -441,6 +440,8 @@ def _no_selector_means_two_keys(tables: Iterable[Table], file: str) -> None:
 def _opendkim(
     config: OpenDkimTablesConfig, loaded: Loaded, file: str, *, validated: bool
 ) -> tuple[OpenDkimTable, KeyRing]:
+    from authmilter.signing.opendkim import OpenDkimTable, read_tables, table_path  # noqa: PLC0415 - few have such tables
+
     try:
         key_name, _ = table_path(config.key_table)
         signing_name, regular = table_path(config.signing_table)
@@ -637,6 +638,9 @@ def grpc_settings(loaded: Loaded) -> RpcSettings:
     Raises:
         ConfigError: the certificate, its key or the authorities cannot be used.
     """
+    from authmilter.rpc.settings import Identity, Peers, Permission, RpcSettings, TlsFiles  # noqa: PLC0415 - that door's
+    from authmilter.rpc.tls_files import check_files  # noqa: PLC0415 - as above
+
     grpc = loaded.config.grpc
     tls = None
     if grpc.certificate:

@@ -27,7 +27,7 @@ from authmilter.supervise.crew import Crew
 from authmilter.supervise.desk import Desk
 from authmilter.supervise.loop import Loop
 from authmilter.supervise.member import Member
-from authmilter.supervise.reading import look
+from authmilter.supervise.reading import Look
 from authmilter.supervise.settings import Generation, Role, Settings, in_pieces
 from authmilter.supervise.sockets import Sockets
 from authmilter.supervise.state import State
@@ -41,24 +41,26 @@ class Supervisor:
 
     Args:
         config_path: as for `config.load.load`.
+        loop: the process's, made before anything was read: no signal since then is forgotten.
+        settings: is reading the configuration file.
 
     Raises:
         ConfigError: the configuration file cannot be used.
-        StartError: no process can be started to read it.
+        StartError: the process that reads it has died.
     """
 
-    def __init__(self, config_path: str | None) -> None:
-        # Before anything is read: what is asked for by a signal from here on is not forgotten.
-        self._loop = Loop(self._say_bug)
-        loaded = look(config_path, self._loop.leave)
-        log = make_log(runtime.log_settings(loaded.config))
-        nothing = Generation(0, Settings(loaded, {}, ""))
+    def __init__(self, config_path: str | None, loop: Loop, settings: Look) -> None:
+        self._loop = loop
+        seen = settings.seen()
+        log = make_log(runtime.log_settings(seen.loaded.config))
+        nothing = Generation(0, Settings(seen.loaded, {}, ""))
         self._state = State(nothing, log, time.monotonic())
         self._sockets = Sockets()
         self._crew = Crew(self._state, self._loop, self)
         self._desk = Desk(self._state, self._loop, self._on_command)
         self._changes = Changes(
             config_path,
+            seen,
             self._state,
             self._loop,
             crew=self._crew,
@@ -84,7 +86,7 @@ class Supervisor:
         worker.preload()  # beside the child that reads the configuration; the workers are forked after both
         try:
             while not self._crew.empty or self._changes.under_way or not self._state.stopping:
-                self._loop.turn(self._obey)
+                self._loop.turn(self._obey, self._say_bug)
         finally:
             self._close_all()
         if self._changes.failure is not None:

@@ -5,6 +5,7 @@ rich and pydantic are loaded where something is shown or read: `run` stays in me
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import signal
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from authmilter.config.model import Config
+    from authmilter.supervisor import Supervisor
 
 __all__ = ["SilentServiceError", "ask", "reload_", "run", "show", "status"]
 
@@ -51,20 +53,35 @@ def run(config_path: str | None, *, role: str | None, show_postfix: bool) -> Non
     for number in (signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)  # a reload before anything is loaded has nothing to do
     from authmilter.supervise.reading import look  # noqa: PLC0415 - `status` and `reload` need none of it
-    from authmilter.supervisor import Supervisor  # noqa: PLC0415 - as above
-    from authmilter.worker import serve_alone, serve_grpc_alone  # noqa: PLC0415 - as above
 
     try:
-        supervisor = Supervisor(config_path) if role is None else None
+        supervisor = _supervisor(config_path) if role is None else None
         if show_postfix:
-            click.echo(postfix_lines(look(config_path, tuple).config))
+            click.echo(postfix_lines(look(config_path).config))
         if supervisor is not None:
             code = supervisor.run()
         else:
+            from authmilter.worker import serve_alone, serve_grpc_alone  # noqa: PLC0415 - as above
+
             code = serve_grpc_alone(config_path) if role == "grpc" else serve_alone(config_path)
     except StartError as e:
         raise fail(str(e), ExitCode.OS) from None
     raise click.exceptions.Exit(code)
+
+
+def _supervisor(config_path: str | None) -> Supervisor:
+    """Return the service, not yet begun; its larger part is loaded while a child reads the configuration."""
+    from authmilter.supervise.loop import Loop  # noqa: PLC0415 - `status` and `reload` need none of it
+    from authmilter.supervise.reading import Look  # noqa: PLC0415 - as above
+
+    loop = Loop()
+    gc.disable()  # what is loaded stays: the collector would look at all of it again and again
+    settings = Look(config_path, loop.leave)
+    from authmilter.supervisor import Supervisor  # noqa: PLC0415 - takes longer than all else
+
+    gc.freeze()
+    gc.enable()
+    return Supervisor(config_path, loop, settings)
 
 
 def postfix_lines(config: Config) -> str:

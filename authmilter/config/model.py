@@ -335,7 +335,8 @@ TokenHash = Annotated[str, AfterValidator(_token_hash)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+    # (built within `Config`, and by itself only where somebody uses one alone)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, defer_build=True)
 
     @model_validator(mode="before")
     @classmethod

@@ -14,11 +14,9 @@ import asyncio
 import math
 from dataclasses import dataclass
 
-import dns.exception
-import dns.resolver
-
 from authmilter.deadline import Deadline, monotonic
 from authmilter.dns.answer import Answer, Failed, FailureKind, Found, NoData, NxDomain, Question, RdType
+from authmilter.dns.resolv_conf import named_servers
 from authmilter.dns.servers import Circuits, Server
 from authmilter.dns.transport import Event, Query, Race, Transport, Trouble
 from authmilter.dns.wire import (
@@ -31,7 +29,7 @@ from authmilter.dns.wire import (
     question_section,
     read_reply,
 )
-from authmilter.errors import Complaint, ConfigError, InvalidName, Span
+from authmilter.errors import InvalidName
 
 __all__ = ["NetworkResolver", "NetworkStats", "ResolverSettings"]
 
@@ -159,7 +157,7 @@ class NetworkResolver:
 
     def __init__(self, settings: ResolverSettings | None = None) -> None:
         self._settings = settings = settings or ResolverSettings()
-        texts = settings.nameservers or _resolv_conf(settings.resolv_conf)
+        texts = settings.nameservers or named_servers(settings.resolv_conf)
         self._servers = tuple(dict.fromkeys(Server.parse(t) for t in texts))
         self._shared = _Shared(
             Circuits(strikes=_STRIKES, rest=_REST),
@@ -506,21 +504,3 @@ def _kept_for(answer: Answer, ttl: float) -> Answer:
     if isinstance(answer, Failed) or answer.ttl <= ttl:
         return answer
     return NoData(ttl) if isinstance(answer, NoData) else NxDomain(ttl)
-
-
-def _resolv_conf(path: str) -> tuple[str, ...]:
-    """Return the name servers that `path` names."""
-    reader = dns.resolver.Resolver(configure=False)
-    try:
-        reader.read_resolv_conf(path)
-        texts = tuple(str(each) for each in reader.nameservers)
-        for text in texts:
-            Server.parse(text)
-    except (dns.exception.DNSException, ValueError, OSError):
-        complaint = Complaint(
-            span=Span(file=path),
-            message="no usable name server is named here",
-            hint="name one in `dns: nameservers`",
-        )
-        raise ConfigError((complaint,)) from None
-    return texts

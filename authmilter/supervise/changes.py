@@ -32,7 +32,7 @@ from authmilter.supervise.crew import Crew
 from authmilter.supervise.desk import Desk
 from authmilter.supervise.loop import Loop
 from authmilter.supervise.member import Member
-from authmilter.supervise.reading import CHECK_SECONDS, failure, read_into
+from authmilter.supervise.reading import CHECK_SECONDS, Seen, failure, read_into
 from authmilter.supervise.settings import Generation, Role, Settings, same_processes
 from authmilter.supervise.sockets import Sockets
 from authmilter.supervise.state import State
@@ -95,6 +95,7 @@ class Changes:
 
     Args:
         config_path: as for `config.load.load`.
+        seen: what the settings were before the start.
         state: the service as it stands.
         loop: watches the child.
         crew: the workers.
@@ -106,6 +107,7 @@ class Changes:
     def __init__(
         self,
         config_path: str | None,
+        seen: Seen,
         state: State,
         loop: Loop,
         *,
@@ -115,6 +117,7 @@ class Changes:
         stop: Callable[[], None],
     ) -> None:
         self._config_path = config_path
+        self._seen: Seen | None = seen
         self._state = state
         self._loop = loop
         self._crew = crew
@@ -169,7 +172,7 @@ class Changes:
             self._finish({"error": f"cannot start a process: {e.strerror}"})
             return
         if pid == 0:
-            work = partial(read_into, write, self._config_path, first=not self._state.up)
+            work = partial(read_into, write, self._config_path, seen=None if self._state.up else self._seen)
             self._crew.in_child(work, close={read}, keep={write})
         os.close(write)
         os.set_blocking(read, False)

@@ -29,15 +29,10 @@ class HasFileno(Protocol):
 
 
 class Loop:
-    """Waits for the next thing to do and does it; from its making on, signals are noted.
+    """Waits for the next thing to do and does it; from its making on, signals are noted."""
 
-    Args:
-        bug: is told of an exception that an action raised.
-    """
-
-    def __init__(self, bug: Callable[[Exception], None]) -> None:
+    def __init__(self) -> None:
         self.selector = selectors.DefaultSelector()
-        self._bug = bug
         self._due: list[tuple[float, Callable[[], None]]] = []
         self._signals: list[int] = []
         self._wake_read, self._wake_write = socket.socketpair()
@@ -48,26 +43,27 @@ class Loop:
         signal.set_wakeup_fd(self._wake_write.fileno(), warn_on_full_buffer=False)
         self.watch(self._wake_read, selectors.EVENT_READ, self._wake)
 
-    def turn(self, obey: Callable[[list[int]], None]) -> None:
+    def turn(self, obey: Callable[[list[int]], None], bug: Callable[[Exception], None]) -> None:
         """Wait for the next thing to do and do it.
 
         Args:
             obey: is called with the numbers of the signals that have come, if any have.
+            bug: is told of an exception that an action raised.
         """
         due = min((at for at, _ in self._due), default=0.0)
         watched = self.selector.get_map()
         for key, events in self.selector.select(max(0.0, due - time.monotonic())):
             current = watched.get(key.fd)
             if current is not None and current.fileobj is key.fileobj:  # else this turn has closed it already
-                self._guarded(partial(current.data, events))
+                _guarded(partial(current.data, events), bug)
         if self._signals:
             signals, self._signals = self._signals, []
-            self._guarded(partial(obey, signals))
+            _guarded(partial(obey, signals), bug)
         now = time.monotonic()
         ready = [action for at, action in self._due if at <= now]
         self._due = [item for item in self._due if item[0] > now]
         for action in ready:
-            self._guarded(action)
+            _guarded(action, bug)
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         """Do something after so many seconds."""
@@ -104,12 +100,6 @@ class Loop:
         """Watch nothing any more."""
         self.selector.close()
 
-    def _guarded(self, action: Callable[[], None]) -> None:
-        try:
-            action()
-        except Exception as e:  # noqa: BLE001 - the parent outlives its bugs
-            self._bug(e)
-
     def _note_signal(self, number: int, _frame: FrameType | None) -> None:
         self._signals.append(number)
 
@@ -117,3 +107,10 @@ class Loop:
         with contextlib.suppress(BlockingIOError):
             while self._wake_read.recv(4096):
                 pass
+
+
+def _guarded(action: Callable[[], None], bug: Callable[[Exception], None]) -> None:
+    try:
+        action()
+    except Exception as e:  # noqa: BLE001 - the parent outlives its bugs
+        bug(e)

@@ -51,7 +51,12 @@ ROOMS = (
     Room(
         "Milter", "pymilter", (), "pymilter's Python layer, whose factory is a global: the C module is used"
     ),
-    Room("dns", "dnspython", ("dns/resolver.py",), "resolv.conf; messages and sockets are ours"),
+    Room(
+        "dns",
+        "dnspython",
+        ("spf/_pyspf.py",),
+        "pyspf imports its resolver, which is not loaded; messages and sockets are ours",
+    ),
     Room(
         "yaml", "pyyaml", ("documents.py",), "one reader with spans, limits and no surprises for every file"
     ),
@@ -210,6 +215,7 @@ ABILITIES = (
             "bimi/folder.py": "fetched documents, shared by the workers",
             "cli/bimi.py": "images and certificates to look at, and the picture that is drawn",
             "policy/shipped.py": "package data: the shipped policies",
+            "dns/resolv_conf.py": "the system's name servers",
             "dmarc/psl.py": "package data: the list that publicsuffixlist carries",
             "milter/sockets.py": "paths of unix sockets",
             "startup.py": "the folder of unix sockets",
@@ -247,6 +253,7 @@ ABILITIES = (
         {
             "milter/_pymilter.py": "libmilter owns the main thread, verifications have a loop beside it",
             "observe/lines.py": "who reads the log may stall, and the loop not",
+            "spf/_pyspf.py": "a module that is loaded late is loaded once",
             "worker.py": "with libmilter the supervisor's word is heard in a thread",
             "link.py": "sessions go on while settings are built",
             "grpc_role.py": "the same, where it runs alone",

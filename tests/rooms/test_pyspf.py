@@ -7,6 +7,8 @@ Stock pyspf is run with answers as data through the one seam it has, the instanc
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -17,6 +19,7 @@ from authmilter.dns.answer import Question, RdType
 from authmilter.dns.budget import BudgetLookup
 from authmilter.spf import _pyspf
 from authmilter.spf.limits import SpfLimits
+from tests.architecture.source import ROOT
 from tests.support.rounds import NothingAtHand
 
 IP = "192.0.2.7"
@@ -235,3 +238,16 @@ def test_one_question_is_asked_at_a_time() -> None:
     with pytest.raises(Enough):
         query.check()
     assert ("b.example", "TXT") not in query.asked
+
+
+def test_the_resolver_that_pyspf_imports_is_loaded_when_somebody_looks_into_it() -> None:
+    code = (
+        "import sys, spf_first\n"
+        "assert 'dns.query' not in sys.modules\n"
+        "import dns.resolver, spf\n"
+        "assert spf.DNSLookup is spf.DNSLookup_dnspython\n"
+        "assert issubclass(dns.resolver.NXDOMAIN, Exception)\n"
+        "assert 'dns.query' in sys.modules\n"
+        "assert dns.resolver is sys.modules['dns.resolver']\n"
+    ).replace("spf_first", "authmilter.spf._pyspf")
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -50,8 +50,8 @@ from authmilter.dmarc import psl
 from authmilter.supervise.reading import look
 worker.preload()
 listed = psl._load.cache_info().currsize
-work = worker.Worker(look(sys.argv[1], tuple))
-work.reload(look(sys.argv[1], tuple))
+work = worker.Worker(look(sys.argv[1]))
+work.reload(look(sys.argv[1]))
 print(json.dumps({"modules": sorted(sys.modules), "listed": listed}))
 """
 
