@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import attrgetter
 
 from authmilter.evidence import Evidence
 from authmilter.mail import MailId, Origin
@@ -173,6 +174,10 @@ class Step:
     recalled: bool = False
 
 
+_ASKED = attrgetter("questions")
+_REMEMBERED = attrgetter("remembered")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signing:
     """Whether an outbound mail is signed, and why.
@@ -221,3 +226,8 @@ class Verdict:
     sealing: Sealing | None = None
     trace: tuple[Step, ...] = ()
     elapsed_ms: float = 0.0
+
+    def questions(self) -> tuple[int, int]:
+        """Return how many DNS questions its checks asked, and how many of them were answered from memory."""
+        trace = self.trace
+        return sum(map(_ASKED, trace)), sum(map(_REMEMBERED, trace))

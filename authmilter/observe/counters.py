@@ -57,14 +57,13 @@ class Counters:
             dmarc.status if dmarc is not None else None,
             bimi.status if bimi is not None else None,
         )
-        values = self._values
         # Nearly every message is of a kind that came before: counted as one of that kind until somebody asks.
-        if kind in self._new:
-            self._new[kind] += 1
-        else:
+        before = self._new.get(kind)
+        if before is None:
             if kind not in self._kinds:
                 self._keys(*kind)
-            self._new[kind] = 1
+            before = 0
+        self._new[kind] = before + 1
         for would in decision.would_have:
             self.add(f"would_have{{{would.disposition},rule={would.rule}}}")
         signing = verdict.signing
@@ -72,10 +71,8 @@ class Counters:
             self.add("signed" if signing.signed else f"not_signed{{{signing.reason}}}")
             for risk in signing.risks:
                 self.add(f"signing_risk{{{risk}}}")
-        asked = remembered = 0
-        for step in verdict.trace:
-            asked += step.questions
-            remembered += step.remembered
+        asked, remembered = verdict.questions()
+        values = self._values
         values["verdict_seconds"] += verdict.elapsed_ms / 1000.0
         values["dns_questions"] += asked
         values["dns_remembered"] += remembered
