@@ -183,14 +183,25 @@ class _Run:
         self.finished = monotonic()
 
     def conclude(self) -> bool:
-        """Make the result if no answer has to be waited for; False: `finish` has to be awaited."""
-        return self.task is None and self._end()
+        """Go on from what `early` found to the result, if no answer has to be waited for; False: await `finish`."""
+        if self.task is not None:
+            return False
+        method = self.method
+        if method.conclude is None or self.bug:
+            return True
+        key = method.final_key(self.inquiry) if method.final_key is not None else None
+        kept = self.runtime.memory.get(key) if key is not None else None
+        if kept is None:
+            return self.go_on(key)
+        self.take(kept)
+        return True
 
     async def finish(self, deadline: Deadline) -> None:
         """Make the result, waiting for answers until `deadline`; what then has none is over this method's limit."""
         if not self.concluding:
             await self._wait(deadline)
-            if self._end():
+            self.task = None
+            if self.conclude():
                 return
         await self._wait(deadline)
 
@@ -218,18 +229,6 @@ class _Run:
             limited=lookup.limited,
             recalled=self.recalled,
         )
-
-    def _end(self) -> bool:
-        """Go on from what `early` found to the result. False: answers are missing, and are being fetched."""
-        method = self.method
-        if method.conclude is None or self.bug:
-            return True
-        key = method.final_key(self.inquiry) if method.final_key is not None else None
-        kept = self.runtime.memory.get(key) if key is not None else None
-        if kept is None:
-            return self.go_on(key)
-        self.take(kept)
-        return True
 
     async def _wait(self, deadline: Deadline) -> None:
         """Wait for what runs in the background; what is not done by `deadline` is done with the answers there are."""
@@ -326,7 +325,6 @@ class Verification:
         "_body",
         "_body_whole",
         "_checked",
-        "_digests",
         "_inquiry",
         "_listener",
         "_mail_id",
@@ -368,7 +366,6 @@ class Verification:
         self._options: tuple[str, ...] = ()
         self._queue_id = ""
         self._body: BodyHasher | None = None
-        self._digests: BodyDigests | None = None
         self._body_whole = True
         self._signing: SigningPlan | NotSigned | None = None
         #: the mail as judged, once `verdict` has returned
@@ -447,7 +444,10 @@ class Verification:
         ended = monotonic()
         try:
             if self._working and self._body is not None and self._body_whole:
-                inquiry.digests = self._guarded("body", self._body_digests)
+                try:
+                    self._body_digests()
+                except Exception as e:  # noqa: BLE001 - the guard of ARCHITECTURE.md, Faults
+                    runtime.journal.bug("body", e)
             order = iter(sorted(self._working, key=CONCLUDING.index))
             waiting = self._conclude(order)
             if waiting is not None:
@@ -479,7 +479,7 @@ class Verification:
         )
         try:
             decision = decide.judge(mail, evidence, runtime.policy, runtime.on_error)
-        except Exception as e:  # noqa: BLE001 - the guard of ARCHITECTURE.md, Faults
+        except Exception as e:  # noqa: BLE001 - as above
             runtime.journal.bug("policy", e)
             decision = decide.on_error_decision(runtime.policy, runtime.on_error, "policy", mail)
         try:
@@ -560,7 +560,8 @@ class Verification:
                 concluded = run.conclude()
             if not concluded:
                 return run
-            self._settle(run)
+            setattr(inquiry, name, run.result)
+            self._steps[name] = run.step()
         return None
 
     async def _wait(
@@ -574,15 +575,11 @@ class Verification:
         checks = _make_deadline(min(whole.at, ended + budget.checks))
         run: _Run | None = waiting
         while run is not None:
-            await run.finish(whole if run.method.whole_budget else checks)
-            self._settle(run)
+            method = run.method
+            await run.finish(whole if method.whole_budget else checks)
+            setattr(self._inquiry, method.name, run.result)
+            self._steps[method.name] = run.step()
             run = self._conclude(order)
-
-    def _settle(self, run: _Run) -> None:
-        """Note the result of a run, and its line of the trace."""
-        name = run.method.name
-        setattr(self._inquiry, name, run.result)
-        self._steps[name] = run.step()
 
     def _through_relay(self, relay: Relay, message: Message) -> None:
         received = message.fields("received")
@@ -690,10 +687,11 @@ class Verification:
 
     def _body_digests(self) -> BodyDigests:
         """The body's hashes; made once, because checking and signing both ask."""
-        if self._digests is None:
-            assert self._body is not None  # both callers looked
-            self._digests = self._body.finish()
-        return self._digests
+        digests = self._inquiry.digests
+        if digests is None:
+            assert self._body is not None  # who calls has looked
+            digests = self._inquiry.digests = self._body.finish()
+        return digests
 
     def _guarded(self, where: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         try:

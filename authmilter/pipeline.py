@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum
-from typing import cast
+from typing import Any
 
 from authmilter.arc import chain as arc_chain
 from authmilter.arc import check as arc_check
@@ -235,13 +235,13 @@ def _spf_key(inquiry: Inquiry) -> Hashable | None:
     return None
 
 
-def _spf_recall(inquiry: Inquiry, kept: object) -> object:
+def _spf_recall(inquiry: Inquiry, kept: Any) -> SpfResult:
     """The record names no macro, so the local part is only told, and is this message's."""
-    assert isinstance(kept, SpfResult)  # what _spf returned
+    result: SpfResult = kept  # what _spf returned
     path = inquiry.mail_from
-    if isinstance(path, Address) and path.local and path.local != kept.local:
-        return kept.told_of(path.local)
-    return kept
+    if isinstance(path, Address) and path.local and path.local != result.local:
+        return result.told_of(path.local)
+    return result
 
 
 def _spf_broken(identity: SpfIdentity) -> Callable[[Inquiry], SpfResult]:
@@ -266,8 +266,8 @@ def _dkim_prepare(inquiry: Inquiry) -> frozenset[BodyNeed]:
     return dkim_check.body_needs(inquiry.signatures)
 
 
-def _dkim_conclude(inquiry: Inquiry, early: object, lookup: Lookup) -> tuple[DkimResult, ...]:  # noqa: ARG001 - the row's shape
-    outcomes = cast("tuple[HeaderOutcome, ...]", early)
+def _dkim_conclude(inquiry: Inquiry, early: Any, lookup: Lookup) -> tuple[DkimResult, ...]:  # noqa: ARG001 - the row's shape
+    outcomes: tuple[HeaderOutcome, ...] = early
     return dkim_check.conclude(outcomes, inquiry.digests, inquiry.settings.dkim)
 
 
@@ -293,8 +293,8 @@ def _arc(inquiry: Inquiry, lookup: Lookup) -> ArcOutcome:
     )
 
 
-def _arc_conclude(inquiry: Inquiry, early: object, lookup: Lookup) -> ArcResult:  # noqa: ARG001 - the row's shape
-    outcome = cast("ArcOutcome", early)
+def _arc_conclude(inquiry: Inquiry, early: Any, lookup: Lookup) -> ArcResult:  # noqa: ARG001 - the row's shape
+    outcome: ArcOutcome = early
     return arc_check.conclude(outcome, inquiry.digests, inquiry.message, inquiry.settings.arc)
 
 
@@ -329,7 +329,7 @@ def _dmarc_key(inquiry: Inquiry) -> Hashable | None:
         "dmarc_early",
         author.ascii,
         candidate.ascii if candidate is not None else None,
-        tuple([s.domain.ascii for s in inquiry.signatures if s.domain is not None]),
+        *[s.domain.ascii for s in inquiry.signatures if s.domain is not None],
     )
 
 
