@@ -67,7 +67,8 @@ __all__ = ["Budget", "Runtime", "Verification", "ask", "verify"]
 T = TypeVar("T")
 P = ParamSpec("P")
 
-_METHODS_SCHEDULE = Schedule.of(METHODS)
+#: Where mail comes from that is judged.
+_JUDGED = frozenset({Origin.INTERNET, Origin.TRUSTED_RELAY})
 _NO_NEEDS: frozenset[BodyNeed] = frozenset()
 _NO_BODY = BodyHasher(_NO_NEEDS).facts()
 
@@ -119,64 +120,88 @@ class Runtime:
     memory: ResultMemory = field(default_factory=ResultMemory, compare=False)
     digest: str = ""
     policies: Mapping[str, Policy] = field(default_factory=dict)
-    #: `methods`, sorted
+    #: those of `methods` that the settings want, sorted
     schedule: Schedule = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        schedule = _METHODS_SCHEDULE if self.methods is METHODS else Schedule.of(self.methods)
-        object.__setattr__(self, "schedule", schedule)
+        object.__setattr__(self, "schedule", Schedule.of(self.methods, self.checks))
 
 
 class _Run:
     """One method at work on one message: its share of the DNS, and its result once there is one.
 
-    `started` is when its input was there. What the memory has whole needs no run (`Verification._start`).
+    Args:
+        method: what is run.
+        inquiry: what is known of the message.
+        runtime: the ports, and the memory of results.
+        key: under which the result of what is run may be kept.
+
+    What the memory has whole needs no run (`Verification._start` and `_conclude`).
     """
 
     __slots__ = (
-        "bug", "concluding", "early", "finished", "inquiry", "key", "lookup", "method", "recalled", "result", "runtime",
-        "started", "task",
+        "bug", "concluding", "finished", "inquiry", "key", "lookup", "method", "recalled", "result", "runtime", "started",
+        "task",
     )  # fmt: skip
 
-    def __init__(self, method: Method, inquiry: Inquiry, runtime: Runtime, started: float) -> None:
+    def __init__(self, method: Method, inquiry: Inquiry, runtime: Runtime, key: Hashable | None) -> None:
         self.method = method
         self.inquiry = inquiry
         self.runtime = runtime
-        self.started = started
-        # made where there is something to ask
-        self.lookup: BudgetLookup | None = None
-        self.key: Hashable | None = None
-        self.recalled = False
-        self.early: object = None
+        self.key = key
+        self.started = monotonic()
+        self.lookup = BudgetLookup(runtime.resolver, questions=method.questions, hints=method.hints)
+        # of `early`, until `conclude` has ended
         self.result: object = None
         self.task: asyncio.Task[None] | None = None
-        self.bug = False
         # False: `early` is at work or has ended, True: `conclude`
         self.concluding = False
+        self.recalled = False
+        self.bug = False
+        # when what is at work ended; 0: it has not
         self.finished = 0.0
 
-    def start(self, key: Hashable | None, kept: object) -> None:
-        """Run the method as far as the answers at hand allow; what is missing is fetched in the background.
+    def go(self) -> bool:
+        """Run what is due as far as the answers at hand allow. False: the rest is done in the background."""
+        missing = self._attempt()
+        if missing is None:
+            return True
+        self.task = asyncio.get_running_loop().create_task(self._settle(missing))
+        return False
 
-        Args:
-            key: under which the result of `early` may be kept.
-            kept: what the memory has under it, or None.
-        """
+    def go_on(self, key: Hashable | None) -> bool:
+        """Go on to `conclude`, as `go`; its result may be kept under `key`."""
+        self.concluding = True
         self.key = key
-        if kept is not None:
-            self._take(kept)
-        else:
-            self._go()
+        self.finished = 0.0
+        return self.go()
+
+    def take(self, kept: object) -> None:
+        """Have what the memory had: the whole result."""
+        self.recalled = True
+        self.result = _of_kept(self.method, self.inquiry, kept)
+        self.finished = monotonic()
 
     def conclude(self) -> bool:
-        """Make the result if no answer has to be waited for; False: `finish` has to be awaited."""
-        return self.task is None and self._end()
+        """Go on from what `early` found to the result, if no answer has to be waited for; False: await `finish`."""
+        if self.task is not None:
+            return False
+        method = self.method
+        if method.conclude is None or self.bug:
+            return True
+        key = method.final_key(self.inquiry) if method.final_key is not None else None
+        kept = self.runtime.memory.get(key) if key is not None else None
+        if kept is None:
+            return self.go_on(key)
+        self.take(kept)
+        return True
 
     async def finish(self, deadline: Deadline) -> None:
         """Make the result, waiting for answers until `deadline`; what then has none is over this method's limit."""
         if not self.concluding:
             await self._wait(deadline)
-            if self._end():
+            self.task = None
+            if self.conclude():
                 return
         await self._wait(deadline)
 
@@ -185,51 +210,25 @@ class _Run:
         if self.task is not None:
             self.task.cancel()
 
+    def fail(self, error: Exception) -> None:
+        """End with the result of a method that failed in a way nobody foresaw."""
+        self.bug = True
+        self.result = self.method.broken(self.inquiry)
+        self.finished = monotonic()
+        self.runtime.journal.bug(f"method:{self.method.name}", error)
+
     def step(self) -> Step:
         """Return this method's line of the trace."""
-        elapsed = (self.finished or monotonic()) - self.started
         lookup = self.lookup
         return _make_step(
             method=self.method.name,
-            elapsed_ms=_micros(elapsed) / 1000,
-            questions=lookup.asked if lookup is not None else 0,
-            remembered=lookup.remembered if lookup is not None else 0,
+            elapsed_ms=_milliseconds((self.finished or monotonic()) - self.started),
+            questions=lookup.asked,
+            remembered=lookup.remembered,
             bug=self.bug,
-            limited=lookup is not None and lookup.limited,
+            limited=lookup.limited,
             recalled=self.recalled,
         )
-
-    def _end(self) -> bool:
-        """Go on from what `early` found to the result. False: answers are missing, and are being fetched."""
-        method = self.method
-        if method.conclude is None or self.bug:
-            return True
-        self.concluding = True
-        self.early = self.result
-        self.finished = 0.0
-        self.recalled = False
-        key = self.key = method.final_key(self.inquiry) if method.final_key is not None else None
-        if key is not None:
-            kept = self.runtime.memory.get(key)
-            if kept is not None:
-                self._take(kept)
-                return True
-        return self._go()
-
-    def _take(self, kept: object) -> None:
-        """Have what the memory had."""
-        recall = self.method.recall
-        self.recalled = True
-        self.result = recall(self.inquiry, kept) if recall is not None else kept
-        self.finished = monotonic()
-
-    def _go(self) -> bool:
-        """Run what is due as far as the answers at hand allow. False: the rest is done in the background."""
-        missing = self._attempt()
-        if missing is None:
-            return True
-        self.task = asyncio.get_running_loop().create_task(self._settle(missing))
-        return False
 
     async def _wait(self, deadline: Deadline) -> None:
         """Wait for what runs in the background; what is not done by `deadline` is done with the answers there are."""
@@ -242,46 +241,32 @@ class _Run:
             self._cut()
 
     def _cut(self) -> None:
-        if self.lookup is not None:
-            self.lookup.close()
+        self.lookup.close()
         if self._attempt() is not None:  # a closed lookup never misses an answer
             self.fail(RuntimeError(f"{self.method.name} still misses answers from a closed lookup"))
 
     def _attempt(self) -> tuple[Question, ...] | None:
         """Run `early`, or `conclude`, once; return what it misses. None: it has ended, well or not."""
-        method, runtime = self.method, self.runtime
-        lookup = self.lookup
-        if lookup is None:
-            lookup = self.lookup = BudgetLookup(
-                runtime.resolver, questions=method.questions, hints=method.hints
-            )
-        self.finished = 0.0
+        method, lookup = self.method, self.lookup
         try:
             if self.concluding and method.conclude is not None:
-                self.result = method.conclude(self.inquiry, self.early, lookup)
+                result = method.conclude(self.inquiry, self.result, lookup)
             else:
-                self.result = method.early(self.inquiry, lookup)
+                result = method.early(self.inquiry, lookup)
         except Missing as missing:
             # not the exception: its traceback holds the frames of those who would hold it
             return missing.questions
         except Exception as e:  # noqa: BLE001 - the guard of ARCHITECTURE.md, Faults: a bug is a status of its own
             self.fail(e)
             return None
+        self.result = result
         self.finished = monotonic()
         if self.key is not None and not lookup.limited:
-            runtime.memory.put(self.key, self.result, lifetime(lookup.exchanged))
+            self.runtime.memory.put(self.key, result, lifetime(lookup.exchanged))
         return None
-
-    def fail(self, error: Exception) -> None:
-        """End with the result of a method that failed in a way nobody foresaw."""
-        self.bug = True
-        self.result = self.method.broken(self.inquiry)
-        self.finished = monotonic()
-        self.runtime.journal.bug(f"method:{self.method.name}", error)
 
     async def _settle(self, questions: tuple[Question, ...]) -> None:
         lookup = self.lookup
-        assert lookup is not None  # _attempt made it
         for _ in range(_MAX_ROUNDS):
             try:
                 answers = await self._fetch(questions)
@@ -304,15 +289,25 @@ class _Run:
         return list(await asyncio.gather(*(resolver.fetch(q, deadline) for q in questions)))
 
 
-def _micros(seconds: float) -> int:
-    """Return whole microseconds: a thousandth of them is `round(milliseconds, 3)` at a quarter of its price."""
-    return int(seconds * 1e6 + 0.5)
+#: A method whose `early` was recalled, and what it found: nothing was run yet.
+_Ahead = tuple[Method, object]
 
 
-@lru_cache(maxsize=1024)
-def _recalled(method: str, micros: int) -> Step:
-    """Return the line of the trace of a result that was recalled whole; most take the same few microseconds."""
-    return Step(method=method, elapsed_ms=micros / 1000, recalled=True)
+def _of_kept(method: Method, inquiry: Inquiry, kept: object) -> object:
+    """Return this message's result of one that the memory had."""
+    recall = method.recall
+    return recall(inquiry, kept) if recall is not None else kept
+
+
+def _milliseconds(seconds: float) -> float:
+    """Return milliseconds to the third digit, at a quarter of the price of `round`."""
+    return int(seconds * 1e6 + 0.5) / 1000
+
+
+@lru_cache(maxsize=64)
+def _recalled(method: str) -> Step:
+    """Return the line of the trace of a result that was recalled whole."""
+    return Step(method=method, recalled=True)
 
 
 class Verification:
@@ -330,7 +325,6 @@ class Verification:
         "_body",
         "_body_whole",
         "_checked",
-        "_digests",
         "_inquiry",
         "_listener",
         "_mail_id",
@@ -340,10 +334,10 @@ class Verification:
         "_queue_id",
         "_recipients",
         "_relay",
-        "_runs",
         "_runtime",
         "_session",
         "_signing",
+        "_steps",
         "_working",
         "mail",
     )
@@ -362,17 +356,16 @@ class Verification:
         self._listener = listener
         self._mail_id = mail_id or runtime.new_id()
         self._origin, self._origin_because, self._relay = runtime.origins.decide(session)
-        self._inquiry = Inquiry(runtime.checks, session, received_at or runtime.now())
-        self._checked = self._origin is Origin.INTERNET or self._origin is Origin.TRUSTED_RELAY
-        # by method, in the order they began; a result that was recalled whole has left its line of the trace only
-        self._runs: dict[str, _Run | Step] = {}
-        # those of them that were not
-        self._working: dict[str, _Run] = {}
+        self._inquiry = Inquiry.of(runtime.checks, session, received_at or runtime.now())
+        self._checked = self._origin in _JUDGED
+        # the lines of the trace, by method, in the order they began; of those at work they are not yet right
+        self._steps: dict[str, Step] = {}
+        # those that have no result yet
+        self._working: dict[str, _Run | _Ahead] = {}
         self._recipients: list[Recipient] = []
         self._options: tuple[str, ...] = ()
         self._queue_id = ""
         self._body: BodyHasher | None = None
-        self._digests: BodyDigests | None = None
         self._body_whole = True
         self._signing: SigningPlan | NotSigned | None = None
         #: the mail as judged, once `verdict` has returned
@@ -402,24 +395,27 @@ class Verification:
         """Take the header block; DMARC and DKIM start here. True if the body is needed."""
         inquiry, runtime = self._inquiry, self._runtime
         inquiry.message = message
-        if runtime.signing is not None:
-            self._plan_signing(runtime.signing, message)
-        planned = self._signing if isinstance(self._signing, SigningPlan) else None
-        signing_needs = sign.body_needs(planned) if planned is not None else _NO_NEEDS
+        planned = self._plan_signing(runtime.signing, message) if runtime.signing is not None else None
+        needs = sign.body_needs(planned) if planned is not None else _NO_NEEDS
         if runtime.sealing is not None and seal.wanted(runtime.sealing, self._origin, self._recipients):
-            signing_needs |= {seal.NEED}
+            needs |= {seal.NEED}
         if not self._checked:
-            self._body = BodyHasher(signing_needs, watch=planned is not None)
-            return bool(signing_needs)
+            self._body = BodyHasher(needs, watch=planned is not None)
+            return bool(needs)
         if self._relay is not None:
             self._through_relay(self._relay, message)
-        needs = signing_needs
-        for method in runtime.schedule.preparing:
-            more = self._prepare(method)
-            if more:
-                needs = needs | more if needs else more
+        starting = runtime.schedule.at_headers
+        for method, prepare in runtime.schedule.preparing:
+            try:
+                more = prepare(inquiry)
+            except Exception as e:  # noqa: BLE001 - the guard of ARCHITECTURE.md, Faults
+                self._broken(method, e)
+                starting = tuple(m for m in starting if m is not method)
+            else:
+                if more:
+                    needs = needs | more if needs else more
         self._body = BodyHasher(needs, watch=planned is not None)
-        self._start(runtime.schedule.at_headers)
+        self._start(starting)
         # Wanted without any signature too: rules ask for its size and for bare CR and LF in it.
         return True
 
@@ -436,39 +432,60 @@ class Verification:
     def cancel(self) -> None:
         """Stop all work: the message will not be finished. Harmless at any time, any number of times."""
         for run in self._working.values():
-            run.cancel()
+            if isinstance(run, _Run):
+                run.cancel()
 
     async def verdict(self, deadline: Deadline | None = None) -> Verdict:
         """Return the verdict, within the message's budget or `deadline`, whichever is earlier. Total.
 
         Waits only for answers that are not at hand.
         """
-        runtime, budget = self._runtime, self._runtime.budget
+        runtime, inquiry = self._runtime, self._inquiry
         ended = monotonic()
-        whole = _make_deadline(ended + budget.message)
-        if deadline is not None and deadline.at < whole.at:
-            whole = deadline
         try:
-            self._end_body()
-            order = iter(CONCLUDING)
-            while (waiting := self._conclude(order)) is not None:
-                method = waiting.method
-                await waiting.finish(
-                    whole if method.whole_budget else _make_deadline(min(whole.at, ended + budget.checks))
-                )
-                setattr(self._inquiry, method.name, waiting.result)
-            evidence = self._evidence()
-            mail = self._finish()
-            judged = self._guarded("policy", decide.judge, mail, evidence, runtime.policy, runtime.on_error)
-            decision = (
-                judged
-                if judged is not None
-                else decide.on_error_decision(runtime.policy, runtime.on_error, "policy", mail)
-            )
-            plan = self._guarded("headers", header_edits.plan, mail, evidence, decision, runtime.headers)
-        finally:
+            if self._working and self._body is not None and self._body_whole:
+                try:
+                    self._body_digests()
+                except Exception as e:  # noqa: BLE001 - the guard of ARCHITECTURE.md, Faults
+                    runtime.journal.bug("body", e)
+            order = iter(sorted(self._working, key=CONCLUDING.index))
+            waiting = self._conclude(order)
+            if waiting is not None:
+                await self._wait(waiting, order, ended, deadline)
+        except BaseException:
+            # (who has concluded has nothing left to stop)
             self.cancel()
-        if plan is None:
+            raise
+        evidence = _make_evidence(
+            iprev=inquiry.iprev,
+            spf_helo=inquiry.spf_helo,
+            spf=inquiry.spf,
+            dkim=inquiry.dkim,
+            arc=inquiry.arc,
+            dmarc=inquiry.dmarc,
+            bimi=inquiry.bimi,
+        )
+        mail = self.mail = _make_mail(
+            id=self._mail_id,
+            session=self._session,
+            envelope=_make_envelope(
+                mail_from=inquiry.mail_from, rcpt_to=tuple(self._recipients), mail_options=self._options
+            ),
+            message=inquiry.message,
+            received_at=inquiry.received_at,
+            body=self._body.facts() if self._body is not None else _NO_BODY,
+            origin=self._origin,
+            origin_because=self._origin_because,
+        )
+        try:
+            decision = decide.judge(mail, evidence, runtime.policy, runtime.on_error)
+        except Exception as e:  # noqa: BLE001 - as above
+            runtime.journal.bug("policy", e)
+            decision = decide.on_error_decision(runtime.policy, runtime.on_error, "policy", mail)
+        try:
+            plan = header_edits.plan(mail, evidence, decision, runtime.headers)
+        except Exception as e:  # noqa: BLE001 - as above
+            runtime.journal.bug("headers", e)
             # Without a plan forged headers would stay in the mail: whatever the settings, the sender keeps it for now.
             strictly = replace(runtime.policy, mode=Mode.ENFORCE)
             decision = decide.on_error_decision(strictly, OnError.TEMPFAIL, "headers", mail)
@@ -489,55 +506,80 @@ class Verification:
             authentication_results=plan.authentication_results,
             signing=signing,
             sealing=sealed,
-            trace=tuple([run if isinstance(run, Step) else run.step() for run in self._runs.values()]),
-            elapsed_ms=_micros(monotonic() - ended) / 1000,
+            trace=tuple(self._steps.values()),
+            elapsed_ms=_milliseconds(monotonic() - ended),
         )
         runtime.journal.record(mail, verdict, queue_id=self._queue_id, listener=self._listener)
         return verdict
 
-    def _prepare(self, method: Method) -> frozenset[BodyNeed]:
-        """Let a method read the header block. One that fails is broken, as if it had failed at work."""
-        try:
-            return method.prepare(self._inquiry) if method.prepare is not None else _NO_NEEDS
-        except Exception as e:  # noqa: BLE001 - the guard of ARCHITECTURE.md, Faults
-            run = _Run(method, self._inquiry, self._runtime, monotonic())
-            self._runs[method.name] = self._working[method.name] = run
-            run.fail(e)
-            return _NO_NEEDS
+    def _broken(self, method: Method, error: Exception) -> None:
+        """Give a method that failed to read the header block the result it has when it fails at work."""
+        run = _Run(method, self._inquiry, self._runtime, None)
+        self._working[method.name] = run
+        self._steps[method.name] = run.step()
+        run.fail(error)
 
     def _start(self, methods: tuple[Method, ...]) -> None:
-        """Start those that apply, except for what is broken already. What the memory has whole is a result at once."""
-        runs, inquiry, runtime = self._runs, self._inquiry, self._runtime
-        memory = runtime.memory
-        began = monotonic()
+        """Start those that apply. What the memory has whole is a result at once."""
+        inquiry, runtime = self._inquiry, self._runtime
+        steps, memory = self._steps, runtime.memory
         for method in methods:
             name = method.name
-            applies = method.applies
-            if name in runs or (applies is not None and not applies(inquiry)):
-                continue
             key = method.key(inquiry) if method.key is not None else None
             kept = memory.get(key) if key is not None else None
-            if kept is not None and method.conclude is None:
-                recall = method.recall
-                setattr(inquiry, name, recall(inquiry, kept) if recall is not None else kept)
-                now = monotonic()
-                runs[name] = _recalled(name, _micros(now - began))
+            if kept is None:
+                if method.applies is None or method.applies(inquiry):
+                    run = self._working[name] = _Run(method, inquiry, runtime, key)
+                    steps[name] = _recalled(name)  # (its place; the line follows with the result)
+                    run.go()
             else:
-                run = runs[name] = self._working[name] = _Run(method, inquiry, runtime, began)
-                run.start(key, kept)
-                now = monotonic()
-            began = now
+                steps[name] = _recalled(name)
+                if method.conclude is not None:
+                    self._working[name] = method, kept
+                elif method.recall is not None:
+                    setattr(inquiry, name, method.recall(inquiry, kept))
+                else:
+                    setattr(inquiry, name, kept)
 
     def _conclude(self, order: Iterator[str]) -> _Run | None:
         """Make the results that are next in `order`, until one has to be waited for, and return that one's run."""
         working, inquiry = self._working, self._inquiry
         for name in order:
-            if name in working:
-                run = working[name]
-                if not run.conclude():
-                    return run
-                setattr(inquiry, name, run.result)
+            run = working[name]
+            if isinstance(run, tuple):
+                method, early = run
+                key = method.final_key(inquiry) if method.final_key is not None else None
+                kept = self._runtime.memory.get(key) if key is not None else None
+                if kept is not None:
+                    setattr(inquiry, name, _of_kept(method, inquiry, kept))
+                    continue
+                run = working[name] = _Run(method, inquiry, self._runtime, None)
+                run.result = early
+                concluded = run.go_on(key)
+            else:
+                concluded = run.conclude()
+            if not concluded:
+                return run
+            setattr(inquiry, name, run.result)
+            self._steps[name] = run.step()
         return None
+
+    async def _wait(
+        self, waiting: _Run, order: Iterator[str], ended: float, deadline: Deadline | None
+    ) -> None:
+        """Make the result of `waiting` and those after it in `order`, within what is left of the message's budget."""
+        budget = self._runtime.budget
+        whole = _make_deadline(ended + budget.message)
+        if deadline is not None and deadline.at < whole.at:
+            whole = deadline
+        checks = _make_deadline(min(whole.at, ended + budget.checks))
+        run: _Run | None = waiting
+        while run is not None:
+            method = run.method
+            await run.finish(whole if method.whole_budget else checks)
+            setattr(self._inquiry, method.name, run.result)
+            self._steps[method.name] = run.step()
+            run = self._conclude(order)
 
     def _through_relay(self, relay: Relay, message: Message) -> None:
         received = message.fields("received")
@@ -550,32 +592,17 @@ class Verification:
         else:
             self._session = replace(self._session, client_ip=client.ip, helo=client.helo)
             self._origin_because += "; client taken from its Received field"
-        self._inquiry.session = self._session
+        self._inquiry.ask_about(self._session)
         self._start(self._runtime.schedule.at_mail)
 
-    def _end_body(self) -> None:
-        """Hash what is left of the body, where a method may ask for it."""
-        if self._runs and self._body is not None and self._body_whole:
-            self._inquiry.digests = self._guarded("body", self._body_digests)
-
-    def _evidence(self) -> Evidence:
-        inquiry = self._inquiry
-        return _make_evidence(
-            iprev=inquiry.iprev,
-            spf_helo=inquiry.spf_helo,
-            spf=inquiry.spf,
-            dkim=inquiry.dkim,
-            arc=inquiry.arc,
-            dmarc=inquiry.dmarc,
-            bimi=inquiry.bimi,
-        )
-
-    def _plan_signing(self, settings: SigningSettings, message: Message) -> None:
-        """Decide whether the mail is signed; the body is hashed for it as it arrives."""
+    def _plan_signing(self, settings: SigningSettings, message: Message) -> SigningPlan | None:
+        """Decide whether the mail is signed, and return how; the body is hashed for it as it arrives."""
         session, origin = self._session, self._origin
-        self._signing = self._guarded("signing", sign_plan_for, session, origin, message, settings)
-        if self._signing is None:
-            self._signing = NotSigned(NotSignedReason.INTERNAL, "signing: it failed inside authmilter")
+        planned = self._guarded("signing", sign_plan_for, session, origin, message, settings)
+        if planned is None:
+            planned = NotSigned(NotSignedReason.INTERNAL, "signing: it failed inside authmilter")
+        self._signing = planned
+        return planned if isinstance(planned, SigningPlan) else None
 
     def _sign(
         self, settings: SigningSettings, mail: Mail, decision: Decision, plan: Plan
@@ -660,27 +687,11 @@ class Verification:
 
     def _body_digests(self) -> BodyDigests:
         """The body's hashes; made once, because checking and signing both ask."""
-        if self._digests is None:
-            assert self._body is not None  # both callers looked
-            self._digests = self._body.finish()
-        return self._digests
-
-    def _finish(self) -> Mail:
-        inquiry = self._inquiry
-        facts = self._body.facts() if self._body is not None else _NO_BODY
-        self.mail = _make_mail(
-            id=self._mail_id,
-            session=self._session,
-            envelope=_make_envelope(
-                mail_from=inquiry.mail_from, rcpt_to=tuple(self._recipients), mail_options=self._options
-            ),
-            message=inquiry.message,
-            received_at=inquiry.received_at,
-            body=facts,
-            origin=self._origin,
-            origin_because=self._origin_because,
-        )
-        return self.mail
+        digests = self._inquiry.digests
+        if digests is None:
+            assert self._body is not None  # who calls has looked
+            digests = self._inquiry.digests = self._body.finish()
+        return digests
 
     def _guarded(self, where: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         try:
@@ -701,15 +712,21 @@ def _with_signatures(plan: Plan, values: tuple[bytes, ...]) -> Plan:
 
 async def ask(method: Method, inquiry: Inquiry, runtime: Runtime, deadline: Deadline) -> tuple[object, int]:
     """Run one method alone and return its result and how many DNS questions it asked. Total, as a verdict is."""
-    run = _Run(method, inquiry, runtime, monotonic())
     key = method.key(inquiry) if method.key is not None else None
+    kept = runtime.memory.get(key) if key is not None else None
+    run = _Run(method, inquiry, runtime, key)
     try:
-        run.start(key, runtime.memory.get(key) if key is not None else None)
+        if kept is None:
+            run.go()
+        elif method.conclude is None:
+            run.take(kept)
+        else:
+            run.result = kept
         if not run.conclude():
             await run.finish(deadline.or_after(runtime.budget.message))
     finally:
         run.cancel()
-    return run.result, run.lookup.asked if run.lookup is not None else 0
+    return run.result, run.lookup.asked
 
 
 async def verify(

@@ -64,18 +64,15 @@ class ResultMemory:
 
     def get(self, key: Hashable) -> object | None:
         """Return the result kept under `key`, or None."""
-        kept = self._kept
-        held = kept.get(key)
-        if held is None:
-            self._misses += 1
-            return None
-        if held.until <= self._clock():
+        held = self._kept.get(key)
+        if held is not None:
+            if held.until > self._clock():
+                self._kept.move_to_end(key)
+                self._hits += 1
+                return held.result
             self._forget(key)
-            self._misses += 1
-            return None
-        kept.move_to_end(key)
-        self._hits += 1
-        return held.result
+        self._misses += 1
+        return None
 
     def put(self, key: Hashable, result: object, seconds: float) -> None:
         """Keep `result` for `seconds` (0 or less: not at all)."""

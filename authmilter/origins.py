@@ -17,6 +17,9 @@ __all__ = ["Hop", "Network", "OriginRules", "Relay"]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+#: What is decided where no line fits: most mail.
+_FROM_ANYWHERE = (Origin.INTERNET, "no other line fits", None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hop:
@@ -88,7 +91,7 @@ class OriginRules:
 
     def decide(self, session: Session) -> tuple[Origin, str, Relay | None]:
         """Return the origin, the line that decided (for people and logs), and the relay where it is one."""
-        if self.authenticated and session.authenticated is not None:
+        if session.authenticated is not None and self.authenticated:
             return Origin.SUBMISSION, "submission.authenticated: the session is authenticated", None
         if session.daemon_name and session.daemon_name in self.daemon_names:
             return Origin.SUBMISSION, f"submission.daemon_names: {session.daemon_name}", None
@@ -102,4 +105,4 @@ class OriginRules:
                     and (not line.daemon_names or session.daemon_name in line.daemon_names)
                 ):
                     return line.origin, line.because, line.relay
-        return Origin.INTERNET, "no other line fits", None
+        return _FROM_ANYWHERE

@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum
-from typing import cast
+from typing import Any
 
 from authmilter.arc import chain as arc_chain
 from authmilter.arc import check as arc_check
@@ -40,6 +40,7 @@ from authmilter.iprev import check as iprev_check
 from authmilter.iprev.check import IprevLimits
 from authmilter.iprev.result import IprevProblem, IprevResult, IprevStatus
 from authmilter.mail import Session
+from authmilter.makers import maker
 from authmilter.message import Message
 from authmilter.names import Address, Domain, NullPath, ReversePath
 from authmilter.ports import Lookup
@@ -78,12 +79,14 @@ class CheckSettings:
 _NO_PATH = NullPath()
 _NO_MESSAGE = Message()
 _NO_CHAIN = Chain()
+_NO_NEEDS: frozenset[BodyNeed] = frozenset()
 
 
 @dataclass(slots=True)
 class Inquiry:
     """What is known of one message so far. The engine fills it in; methods only read it, but for `prepare`.
 
+    Made by `of`. `client` is the address of the session's client in octets, as it stands in keys, or None.
     `signatures`, `chain` and `spf_candidate` come from `prepare`; `digests` is None until the end of the message, and then if
     the body was not read whole. The fields with a method's name hold its result once it has concluded.
     """
@@ -91,6 +94,7 @@ class Inquiry:
     settings: CheckSettings
     session: Session
     received_at: datetime
+    client: bytes | None
     mail_from: ReversePath = _NO_PATH
     message: Message = _NO_MESSAGE
     signatures: tuple[Signature, ...] = ()
@@ -105,6 +109,21 @@ class Inquiry:
     dmarc: DmarcResult | None = None
     bimi: BimiResult | None = None
 
+    @staticmethod
+    def of(settings: CheckSettings, session: Session, received_at: datetime) -> Inquiry:
+        """Return what is known when a message begins."""
+        ip = session.client_ip
+        return _make_inquiry(settings, session, received_at, ip.packed if ip is not None else None)
+
+    def ask_about(self, session: Session) -> None:
+        """Take another session for the one that is asked about: behind a relay, its client's."""
+        ip = session.client_ip
+        self.session = session
+        self.client = ip.packed if ip is not None else None
+
+
+_make_inquiry = maker(Inquiry)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
@@ -116,12 +135,14 @@ class Method:
         questions: how many DNS questions it may ask.
         hints: how many more it may name ahead.
         broken: the result it has when it fails in a way nobody foresaw.
+        wanted: False where the settings leave the method out altogether. None: they never do.
         applies: False where the method is not asked at all; looked at when the stage is reached. None: it always is.
         prepare: reads the header block, notes what it found in the inquiry, and returns the body hashes it needs; None:
             there is nothing to read.
         early: asks, and works out what it can.
         conclude: makes the result from what `early` returned; None: that is the result.
         key: names all that the result of `early` follows from besides DNS; None, or where it returns None: it is not kept.
+            Where there is a key the method applies.
             Made of texts and octets: keys are hashed for every message, and theirs is cheap and nobody else can tell it.
         recall: makes this message's result of a kept one; None: they are the same.
         final_key: the same as `key`, for `conclude`.
@@ -133,6 +154,7 @@ class Method:
     questions: int
     hints: int = 0
     broken: Callable[[Inquiry], object]
+    wanted: Callable[[CheckSettings], bool] | None = None
     applies: Callable[[Inquiry], bool] | None = None
     prepare: Callable[[Inquiry], frozenset[BodyNeed]] | None = None
     early: Callable[[Inquiry, Lookup], object]
@@ -145,25 +167,33 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A table of methods, sorted once: which start `at_mail` and `at_headers`, and which are `preparing`."""
+    """A table of methods, sorted once: which start `at_mail` and `at_headers`, and what is `preparing` for which."""
 
     at_mail: tuple[Method, ...]
     at_headers: tuple[Method, ...]
-    preparing: tuple[Method, ...]
+    preparing: tuple[tuple[Method, Callable[[Inquiry], frozenset[BodyNeed]]], ...]
 
     @classmethod
-    def of(cls, methods: tuple[Method, ...]) -> Schedule:
-        """Return the schedule of a table; each part has the table's order."""
+    def of(cls, methods: tuple[Method, ...], settings: CheckSettings) -> Schedule:
+        """Return the schedule of those methods of a table that the settings want; each part has the table's order.
+
+        Raises:
+            ValueError: a method that `CONCLUDING` does not name.
+        """
+        strange = {m.name for m in methods}.difference(CONCLUDING)
+        if strange:
+            raise ValueError(f"not among the methods that are concluded: {', '.join(sorted(strange))}")
+        wanted = [m for m in methods if m.wanted is None or m.wanted(settings)]
         return cls(
-            tuple(m for m in methods if m.stage is Stage.MAIL),
-            tuple(m for m in methods if m.stage is Stage.HEADERS),
-            tuple(m for m in methods if m.prepare is not None),
+            tuple(m for m in wanted if m.stage is Stage.MAIL),
+            tuple(m for m in wanted if m.stage is Stage.HEADERS),
+            tuple((m, m.prepare) for m in wanted if m.prepare is not None),
         )
 
 
 def _client_known(inquiry: Inquiry) -> bool:
     """A client that is not known was not asked about, which is not a failure (RFC 7208 §2.5)."""
-    return inquiry.session.client_ip is not None
+    return inquiry.client is not None
 
 
 def _iprev(inquiry: Inquiry, lookup: Lookup) -> IprevResult:
@@ -191,34 +221,34 @@ def _spf(inquiry: Inquiry, lookup: Lookup) -> SpfResult:
 
 
 def _iprev_key(inquiry: Inquiry) -> Hashable | None:
-    ip = inquiry.session.client_ip
-    return ("iprev", ip.packed) if ip is not None else None
+    client = inquiry.client
+    return ("iprev", client) if client is not None else None
 
 
 def _spf_helo_key(inquiry: Inquiry) -> Hashable | None:
-    ip, helo = inquiry.session.client_ip, inquiry.session.helo
-    return ("spf_helo", ip.packed, helo.ascii) if ip is not None and isinstance(helo, Domain) else None
+    client, helo = inquiry.client, inquiry.session.helo
+    return ("spf_helo", client, helo.ascii) if client is not None and isinstance(helo, Domain) else None
 
 
 def _spf_key(inquiry: Inquiry) -> Hashable | None:
-    session, path = inquiry.session, inquiry.mail_from
-    ip = session.client_ip
-    if ip is None:
+    client, path = inquiry.client, inquiry.mail_from
+    if client is None:
         return None
     if isinstance(path, Address):
-        return "spf", ip.packed, path.domain.ascii
-    if isinstance(path, NullPath) and isinstance(session.helo, Domain):
-        return "spf_null", ip.packed, session.helo.ascii  # RFC 7208 §2.4: postmaster@HELO
+        return "spf", client, path.domain.ascii
+    helo = inquiry.session.helo
+    if isinstance(path, NullPath) and isinstance(helo, Domain):
+        return "spf_null", client, helo.ascii  # RFC 7208 §2.4: postmaster@HELO
     return None
 
 
-def _spf_recall(inquiry: Inquiry, kept: object) -> object:
+def _spf_recall(inquiry: Inquiry, kept: Any) -> SpfResult:
     """The record names no macro, so the local part is only told, and is this message's."""
-    assert isinstance(kept, SpfResult)  # what _spf returned
+    result: SpfResult = kept  # what _spf returned
     path = inquiry.mail_from
-    if isinstance(path, Address) and path.local and path.local != kept.local:
-        return kept.told_of(path.local)
-    return kept
+    if isinstance(path, Address) and path.local and path.local != result.local:
+        return result.told_of(path.local)
+    return result
 
 
 def _spf_broken(identity: SpfIdentity) -> Callable[[Inquiry], SpfResult]:
@@ -243,8 +273,8 @@ def _dkim_prepare(inquiry: Inquiry) -> frozenset[BodyNeed]:
     return dkim_check.body_needs(inquiry.signatures)
 
 
-def _dkim_conclude(inquiry: Inquiry, early: object, lookup: Lookup) -> tuple[DkimResult, ...]:  # noqa: ARG001 - the row's shape
-    outcomes = cast("tuple[HeaderOutcome, ...]", early)
+def _dkim_conclude(inquiry: Inquiry, early: Any, lookup: Lookup) -> tuple[DkimResult, ...]:  # noqa: ARG001 - the row's shape
+    outcomes: tuple[HeaderOutcome, ...] = early
     return dkim_check.conclude(outcomes, inquiry.digests, inquiry.settings.dkim)
 
 
@@ -260,7 +290,7 @@ def _arc_prepare(inquiry: Inquiry) -> frozenset[BodyNeed]:
     if not inquiry.chain.present:
         # Most mail: the result is there, and the method need not run.
         inquiry.arc = _NO_ARC
-        return frozenset()
+        return _NO_NEEDS
     return arc_check.body_needs(inquiry.chain, inquiry.settings.arc)
 
 
@@ -270,8 +300,8 @@ def _arc(inquiry: Inquiry, lookup: Lookup) -> ArcOutcome:
     )
 
 
-def _arc_conclude(inquiry: Inquiry, early: object, lookup: Lookup) -> ArcResult:  # noqa: ARG001 - the row's shape
-    outcome = cast("ArcOutcome", early)
+def _arc_conclude(inquiry: Inquiry, early: Any, lookup: Lookup) -> ArcResult:  # noqa: ARG001 - the row's shape
+    outcome: ArcOutcome = early
     return arc_check.conclude(outcome, inquiry.digests, inquiry.message, inquiry.settings.arc)
 
 
@@ -285,7 +315,7 @@ def _dmarc_prepare(inquiry: Inquiry) -> frozenset[BodyNeed]:
         inquiry.spf_candidate = path.domain
     elif isinstance(path, NullPath) and isinstance(inquiry.session.helo, Domain):
         inquiry.spf_candidate = inquiry.session.helo  # RFC 7208 §2.4: postmaster@HELO
-    return frozenset()
+    return _NO_NEEDS
 
 
 def _dmarc_early(inquiry: Inquiry, lookup: Lookup) -> bool:
@@ -306,7 +336,7 @@ def _dmarc_key(inquiry: Inquiry) -> Hashable | None:
         "dmarc_early",
         author.ascii,
         candidate.ascii if candidate is not None else None,
-        tuple([s.domain.ascii for s in inquiry.signatures if s.domain is not None]),
+        *[s.domain.ascii for s in inquiry.signatures if s.domain is not None],
     )
 
 
@@ -328,8 +358,8 @@ def _dmarc_broken(inquiry: Inquiry) -> DmarcResult:
     )
 
 
-def _bimi_wanted(inquiry: Inquiry) -> bool:
-    return inquiry.settings.bimi is not None
+def _bimi_wanted(settings: CheckSettings) -> bool:
+    return settings.bimi is not None
 
 
 def _bimi_early(inquiry: Inquiry, lookup: Lookup) -> None:
@@ -383,7 +413,7 @@ METHODS: tuple[Method, ...] = (
         early=_arc, conclude=_arc_conclude, broken=_arc_broken,
     ),
     Method(
-        name="bimi", stage=Stage.HEADERS, questions=16, applies=_bimi_wanted,
+        name="bimi", stage=Stage.HEADERS, questions=16, wanted=_bimi_wanted,
         early=_bimi_early, conclude=_bimi, broken=_bimi_broken,
     ),
 )  # fmt: skip

@@ -58,7 +58,8 @@ async def check_spf(
         mail_from: the reverse-path.
         deadline: what has no answer then is over the limit.
     """
-    inquiry = Inquiry(runtime.checks, session, runtime.now(), mail_from=mail_from)
+    inquiry = Inquiry.of(runtime.checks, session, runtime.now())
+    inquiry.mail_from = mail_from
     spf, asked = await ask(_row(runtime, "spf"), inquiry, runtime, deadline)
     assert isinstance(spf, SpfResult)  # what that row gives
     if session.helo is None:
@@ -70,8 +71,9 @@ async def check_spf(
 
 async def discover_dmarc(runtime: Runtime, domain: Domain, deadline: Deadline) -> DmarcResult:
     """Return what DMARC says of a message by an author at `domain` with nothing that passed."""
-    message = Message.of_fields([(b"From", b" postmaster@" + domain.ascii.encode())])
-    inquiry = Inquiry(runtime.checks, Session(), runtime.now(), message=message, dkim=())
+    inquiry = Inquiry.of(runtime.checks, Session(), runtime.now())
+    inquiry.message = Message.of_fields([(b"From", b" postmaster@" + domain.ascii.encode())])
+    inquiry.dkim = ()
     found, _asked = await ask(_row(runtime, "dmarc"), inquiry, runtime, deadline)
     assert isinstance(found, DmarcResult)  # what that row gives
     return found
@@ -93,7 +95,7 @@ async def check_dkim_key(runtime: Runtime, domain: Domain, selector: str, deadli
         return DkimKey(name=question.name, problem=DkimProblem.INTERNAL)
 
     row = Method(name="dkim_key", stage=Stage.MAIL, questions=1, early=early, broken=broken)
-    inquiry = Inquiry(runtime.checks, Session(), runtime.now())
+    inquiry = Inquiry.of(runtime.checks, Session(), runtime.now())
     found, _asked = await ask(row, inquiry, runtime, deadline)
     assert isinstance(found, DkimKey)  # what the row gives
     return found
@@ -131,14 +133,10 @@ async def check_bimi(
         signed_headers=("from", "bimi-selector"),
         algorithm="rsa-sha256",
     )
-    inquiry = Inquiry(
-        runtime.checks,
-        Session(),
-        runtime.now(),
-        message=Message.of_fields(fields),
-        dkim=(signed,),
-        dmarc=dmarc,
-    )
+    inquiry = Inquiry.of(runtime.checks, Session(), runtime.now())
+    inquiry.message = Message.of_fields(fields)
+    inquiry.dkim = (signed,)
+    inquiry.dmarc = dmarc
     found, _asked = await ask(_row(runtime, "bimi"), inquiry, runtime, until)
     assert isinstance(found, BimiResult)  # what that row gives
     return found

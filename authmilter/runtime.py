@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import socket
 from collections.abc import Callable, Iterable, Mapping
@@ -86,6 +87,7 @@ _ALPHABET = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 # Eight octets stand for each letter, so random octets make random letters.
 _LETTERS = _ALPHABET * 8
 _ID_LETTERS = 16
+_ONE_ID = re.compile(f".{{{_ID_LETTERS}}}")
 #: How many ids are drawn at a time, with one call of the system.
 _IDS_AT_A_TIME = 256
 
@@ -111,7 +113,7 @@ def new_mail_id() -> str:
             return _drawn_ids.pop()
         except IndexError:  # (another thread may be quicker than this one)
             text = secrets.token_bytes(_ID_LETTERS * _IDS_AT_A_TIME).translate(_LETTERS).decode("ascii")
-            _drawn_ids.extend([text[at : at + _ID_LETTERS] for at in range(0, len(text), _ID_LETTERS)])
+            _drawn_ids.extend(_ONE_ID.findall(text))
 
 
 def now() -> datetime:

@@ -59,6 +59,10 @@ __all__ = ["check", "key", "prefetch"]
 
 _Key = tuple[AlignedBy, Domain]
 
+# (looked up once: a member of an enum costs as much as a call)
+_SPF_LIMIT = SpfProblem.LIMIT
+_DKIM_LIMIT = DkimProblem.LIMIT
+
 _PROBLEMS = {
     AuthorProblem.NO_AUTHOR: DmarcProblem.NO_AUTHOR,
     AuthorProblem.REPEATED_FROM: DmarcProblem.REPEATED_FROM,
@@ -146,17 +150,21 @@ def key(authors: AuthorHeader, spf: SpfResult | None, dkim: tuple[DkimResult, ..
     author = authors.domain
     if author is None:
         return None
-    spf_part = (
-        None
-        if spf is None
-        else (spf.identity, spf.status, _text(spf.domain), spf.broad, spf.problem is SpfProblem.LIMIT)
-    )
-    dkim_part = tuple([(_text(r.domain), r.status, r.testing, r.problem is DkimProblem.LIMIT) for r in dkim])
-    return "dmarc", author.ascii, spf_part, dkim_part
-
-
-def _text(domain: Domain | None) -> str | None:
-    return domain.ascii if domain is not None else None
+    spf_part: Hashable = None
+    if spf is not None:
+        domain = spf.domain
+        spf_part = (
+            spf.identity,
+            spf.status,
+            domain.ascii if domain is not None else None,
+            spf.broad,
+            spf.problem is _SPF_LIMIT,
+        )
+    dkim_part = [
+        (r.domain.ascii if r.domain is not None else None, r.status, r.testing, r.problem is _DKIM_LIMIT)
+        for r in dkim
+    ]
+    return "dmarc", author.ascii, spf_part, *dkim_part
 
 
 def prefetch(

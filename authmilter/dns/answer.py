@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
 
 from authmilter.errors import InvalidName
 
@@ -36,9 +37,11 @@ class RdType(StrEnum):
     TXT = "TXT"
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One question: an absolute `name` (lower-case ASCII, no dot at the end) and a type; build with `of`."""
+class Question(NamedTuple):
+    """One question: an absolute `name` (lower-case ASCII, no dot at the end) and a type; build with `of`.
+
+    A tuple, because every look-up on the way of a question hashes and compares it.
+    """
 
     name: str
     rdtype: RdType
@@ -62,10 +65,6 @@ class Question:
         if not text.isascii() or not text.isprintable():
             raise InvalidName("DNS name has a character that is not printable ASCII")
         return cls(text, rdtype)
-
-    def __hash__(self) -> int:
-        # Every look-up hashes it. The name keeps its own hash, and few types are asked of one name.
-        return hash(self.name)
 
     def __str__(self) -> str:
         return f"{self.name} {self.rdtype}"
@@ -110,7 +109,7 @@ class Found:
 
     def texts(self) -> tuple[bytes, ...]:
         """The TXT records, each as its joined strings."""
-        return tuple(r for r in self.records if isinstance(r, bytes))
+        return tuple([r for r in self.records if isinstance(r, bytes)])
 
     def addresses(self) -> tuple[IPv4Address | IPv6Address, ...]:
         """The A or AAAA records."""

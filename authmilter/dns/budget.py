@@ -33,7 +33,6 @@ class BudgetLookup:
         "_hinted",
         "_hints",
         "_questions",
-        "_ready",
         "_resolver",
         "_waiting",
         "limited",
@@ -46,9 +45,9 @@ class BudgetLookup:
         self._hints = hints
         self._answers: dict[Question, Answer] = {}
         self._asked: set[Question] = set()
-        self._hinted: set[Question] = set()
+        # what was named ahead, and whether its answer was at hand; and what of it nobody was told to fetch
+        self._hinted: dict[Question, bool] = {}
         self._waiting: dict[Question, None] = {}
-        self._ready: set[Question] = set()
         self._closed = False
         #: how many of the questions asked were answered from memory
         self.remembered = 0
@@ -74,14 +73,17 @@ class BudgetLookup:
 
     def ask_all(self, questions: Iterable[Question]) -> tuple[Answer, ...]:
         """Return the answers in order; raise `Missing` with all that are not at hand."""
-        wanted = tuple(questions)
-        admit = self._admit
-        answers = [admit(q) for q in wanted]
-        given = tuple([a for a in answers if a is not None])
-        if len(given) < len(wanted):
-            missing = tuple(dict.fromkeys(q for q, a in zip(wanted, answers, strict=True) if a is None))
+        given: list[Answer] = []
+        missing: dict[Question, None] = {}
+        for question in questions:
+            answer = self._admit(question)
+            if answer is not None:
+                given.append(answer)
+            else:
+                missing[question] = None
+        if missing:
             raise Missing((*missing, *self._take_hints(*missing)))
-        return given
+        return tuple(given)
 
     def want(self, questions: Iterable[Question]) -> None:
         """Note questions to be fetched together with the next one that is missing."""
@@ -90,12 +92,11 @@ class BudgetLookup:
                 continue
             if self._closed or len(self._hinted) >= self._hints:
                 return
-            self._hinted.add(question)
             answer = self._resolver.known(question)
+            self._hinted[question] = answer is not None
             if answer is None:
                 self._waiting[question] = None
             else:
-                self._ready.add(question)
                 self._answers[question] = answer
 
     def peek(self, question: Question) -> Answer | None:
@@ -104,7 +105,6 @@ class BudgetLookup:
 
     def give(self, question: Question, answer: Answer) -> None:
         """Hand in a fetched answer (first one wins: a check must not see an answer change)."""
-        self._waiting.pop(question, None)
         self._answers.setdefault(question, answer)
 
     def close(self) -> None:
@@ -118,26 +118,21 @@ class BudgetLookup:
                 self.limited = True
                 return _OVER
             asked.add(question)
-            if self._ready and question in self._ready:
+            if self._hinted and self._hinted.get(question):
                 self.remembered += 1
-        answers = self._answers
-        answer = answers.get(question) if answers else None
-        if answer is not None:
-            return answer
-        answer = self._resolver.known(question)
-        if answer is not None:
-            self.remembered += 1
-            if self._waiting:
-                self._waiting.pop(question, None)
-            answers[question] = answer
-            return answer
-        if self._closed:
-            self.limited = True
-            self._answers[question] = _LATE
-            return _LATE
-        return None
+        answer = self._answers.get(question)
+        if answer is None:
+            answer = self._resolver.known(question)
+            if answer is not None:
+                self.remembered += 1
+                self._answers[question] = answer
+            elif self._closed:
+                self.limited = True
+                answer = self._answers[question] = _LATE
+        return answer
 
     def _take_hints(self, *but: Question) -> tuple[Question, ...]:
-        hints = tuple(q for q in self._waiting if q not in but)
+        answers = self._answers
+        hints = tuple([q for q in self._waiting if q not in but and q not in answers])
         self._waiting.clear()
         return hints

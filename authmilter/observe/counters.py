@@ -24,7 +24,7 @@ _MAX_KINDS = 1000
 class Counters:
     """Numbers that only grow."""
 
-    __slots__ = ("_kinds", "_new", "_values")
+    __slots__ = ("_asked", "_kinds", "_milliseconds", "_new", "_remembered", "_values")
 
     def __init__(self) -> None:
         # those of every message are there from the start, and so within the limit
@@ -33,6 +33,10 @@ class Counters:
         self._kinds: dict[tuple[str | None, ...], tuple[str, ...]] = {}
         #: messages of each of these kinds that are not among the numbers yet
         self._new: dict[tuple[str | None, ...], int] = {}
+        #: what messages took and asked, and how much of that was remembered, as far as it is not among the numbers yet
+        self._milliseconds = 0.0
+        self._asked = 0
+        self._remembered = 0
 
     def add(self, key: str, amount: float = 1.0) -> None:
         """Add to one number."""
@@ -53,18 +57,17 @@ class Counters:
             decision.disposition,
             decision.rule,
             spf.status if spf is not None else None,
-            _best(dkim) if dkim is not None else None,
+            None if dkim is None else dkim[0].status if len(dkim) == 1 else _best(dkim),
             dmarc.status if dmarc is not None else None,
             bimi.status if bimi is not None else None,
         )
-        values = self._values
         # Nearly every message is of a kind that came before: counted as one of that kind until somebody asks.
-        if kind in self._new:
-            self._new[kind] += 1
-        else:
+        before = self._new.get(kind)
+        if before is None:
             if kind not in self._kinds:
                 self._keys(*kind)
-            self._new[kind] = 1
+            before = 0
+        self._new[kind] = before + 1
         for would in decision.would_have:
             self.add(f"would_have{{{would.disposition},rule={would.rule}}}")
         signing = verdict.signing
@@ -72,13 +75,10 @@ class Counters:
             self.add("signed" if signing.signed else f"not_signed{{{signing.reason}}}")
             for risk in signing.risks:
                 self.add(f"signing_risk{{{risk}}}")
-        asked = remembered = 0
-        for step in verdict.trace:
-            asked += step.questions
-            remembered += step.remembered
-        values["verdict_seconds"] += verdict.elapsed_ms / 1000.0
-        values["dns_questions"] += asked
-        values["dns_remembered"] += remembered
+        asked, remembered = verdict.questions()
+        self._milliseconds += verdict.elapsed_ms
+        self._asked += asked
+        self._remembered += remembered
 
     def _keys(  # noqa: PLR0917 - the key of what is kept
         self,
@@ -116,9 +116,14 @@ class Counters:
         return dict(self._values)
 
     def _settle(self) -> None:
-        """Add the messages of each kind to the numbers they count under."""
+        """Add the messages of each kind to the numbers they count under, and what they took and asked."""
         values, new = self._values, self._new
         self._new = {}
+        values["verdict_seconds"] += self._milliseconds / 1000.0
+        values["dns_questions"] += self._asked
+        values["dns_remembered"] += self._remembered
+        self._milliseconds = 0.0
+        self._asked = self._remembered = 0
         for kind, messages in new.items():
             for key in self._kinds[kind]:
                 values[key] += messages
@@ -134,8 +139,6 @@ _DKIM_RANK = {
 
 
 def _best(results: tuple[DkimResult, ...]) -> str:
-    if len(results) == 1:
-        return results[0].status
     return min((r.status for r in results), key=_DKIM_RANK.__getitem__, default="none")
 
 

@@ -251,10 +251,7 @@ class LogJournal:
             add(f', "reply": {_text(said)}')
         if decision.would_have:
             add(f', "would_have": {_texts([f"{w.disposition}:{w.rule}" for w in decision.would_have])}')
-        asked = remembered = 0
-        for step in verdict.trace:
-            asked += step.questions
-            remembered += step.remembered
+        asked, remembered = verdict.questions()
         add(
             f', "size": {mail.body.size}, "elapsed_ms": {verdict.elapsed_ms!r}'
             f', "dns_questions": {asked}, "dns_remembered": {remembered}'

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import fields, replace
 
+import pytest
+
 from authmilter import engine
+from authmilter.dkim.canonical import BodyNeed
 from authmilter.dns.answer import Failed, FailureKind, Found, NoData, NxDomain, Question, RdType
 from authmilter.dns.zone import ZoneResolver
 from authmilter.engine import Runtime
 from authmilter.mail import Envelope, Session
 from authmilter.memory import ResultMemory, lifetime
 from authmilter.names import Domain, parse_helo, parse_ip, parse_reverse_path
+from authmilter.pipeline import METHODS
 from authmilter.spf.result import SpfIdentity, SpfProblem, SpfResult, SpfStatus
-from tests.engine.test_verification import a_runtime, judge
-from tests.support.scenarios import SCENARIOS
+from authmilter.verdict import Disposition
+from tests.engine.test_verification import Cold, Notes, a_runtime, judge
+from tests.support.scenarios import SCENARIOS, zone
 
 Q = Question.of("example.com", RdType.TXT)
 
@@ -135,6 +141,7 @@ def test_a_message_like_one_before_recalls_all_that_does_not_hang_on_its_octets(
     recalled = [s for s in second.trace if s.recalled]
     assert {s.method for s in recalled} == {"iprev", "spf_helo", "spf", "dmarc"}
     assert [(s.questions, s.remembered, s.bug, s.limited) for s in recalled] == [(0, 0, False, False)] * 4
+    assert {s.elapsed_ms for s in recalled} == {0.0}
     assert all(0 <= s.elapsed_ms < 1000 for s in second.trace)
 
 
@@ -148,6 +155,55 @@ def test_another_client_domain_or_signature_has_results_of_its_own() -> None:
     bare = judge(replace(scenario, message=unsigned), built)[1]
     assert bare.evidence.dkim == ()
     assert not next(s.recalled for s in bare.trace if s.method == "dmarc")
+
+
+@pytest.mark.parametrize("resolver", [ZoneResolver, Cold], ids=["at hand", "to be waited for"])
+def test_dmarc_goes_on_from_an_early_part_that_was_recalled(
+    resolver: Callable[[dict[str, object]], object],
+) -> None:
+    built = a_runtime(resolver=resolver(zone()))
+    first, elsewhere = SCENARIOS[0], replace(SCENARIOS[0], client_ip="203.0.113.66")
+    judge(first, built)
+    misses = built.memory.stats().misses
+    other = judge(elsewhere, built)[1]
+    # iprev, both of SPF, and the result of DMARC; what DMARC asks early is that of the message before
+    assert built.memory.stats().misses == misses + 4
+    step = next(s for s in other.trace if s.method == "dmarc")
+    assert (step.recalled, step.bug, step.limited) == (False, False, False)
+    assert step.questions > 0
+    fresh = judge(elsewhere, a_runtime(resolver=resolver(zone())))[1]
+    assert other.evidence == fresh.evidence
+    assert other.decision == fresh.decision
+    assert [s.method for s in other.trace] == [s.method for s in fresh.trace]
+    again = judge(elsewhere, built)[1]
+    assert again.evidence == fresh.evidence
+    assert next(s for s in again.trace if s.method == "dmarc").recalled
+
+
+def test_a_method_that_cannot_read_the_header_block_is_broken_whatever_is_remembered() -> None:
+    def broken(_inquiry: object) -> frozenset[BodyNeed]:
+        raise ZeroDivisionError
+
+    notes = Notes()
+    built = a_runtime(notes=notes)
+    judge(SCENARIOS[0], built)
+    judge(SCENARIOS[0], built)
+    methods = tuple(replace(m, prepare=broken) if m.name == "dmarc" else m for m in METHODS)
+    verdict = judge(SCENARIOS[0], replace(built, methods=methods))[1]
+    assert [where for where, _ in notes.bugs] == ["method:dmarc"]
+    assert verdict.evidence.dmarc is not None
+    assert verdict.evidence.dmarc.status == "internal_error"
+    assert verdict.evidence.dkim is not None
+    assert {r.status for r in verdict.evidence.dkim} == {"pass"}
+    steps = {s.method: (s.recalled, s.bug) for s in verdict.trace}
+    assert steps == {
+        "iprev": (True, False),
+        "spf_helo": (True, False),
+        "spf": (True, False),
+        "dmarc": (False, True),
+        "dkim": (False, False),
+    }
+    assert verdict.decision.disposition is Disposition.TEMPFAIL
 
 
 def test_a_record_that_names_the_local_part_is_evaluated_for_each() -> None:

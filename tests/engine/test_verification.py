@@ -356,3 +356,22 @@ def test_cancelling_at_any_stage_leaves_no_task() -> None:
 
     for stage in range(3):
         asyncio.run(run(stage))
+
+
+def test_a_verdict_that_is_given_up_while_it_waits_leaves_no_task() -> None:
+    async def run() -> None:
+        built = a_runtime(resolver=BlackHole(zone(), lambda _: True))
+        work = Verification(
+            built, Session(client_ip=parse_ip("192.0.2.10"), helo=parse_helo("mail.good.example"))
+        )
+        work.sender(parse_reverse_path("news@good.example"))
+        work.headers(Message.parse(SCENARIOS[0].message)[0])
+        pending = asyncio.create_task(work.verdict())
+        await asyncio.sleep(0.01)
+        pending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await pending
+        await asyncio.sleep(0.01)
+        assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(run())
