@@ -36,30 +36,12 @@ static int block_changes(const octet *p) {
     return found;
 }
 
-PyDoc_STRVAR(relaxed_body_doc, "relaxed_body(data)\n--\n\nSee authmilter.octets.python.relaxed_body.");
-
-static PyObject *relaxed_body(PyObject *Py_UNUSED(module), PyObject *data) {
-    if (!PyBytes_Check(data)) {
-        PyErr_SetString(PyExc_TypeError, "data must be bytes");
-        return NULL;
-    }
-    const Py_ssize_t size = PyBytes_GET_SIZE(data);
-    const octet *const begin = (const octet *)PyBytes_AS_STRING(data);
-    const octet *const end = begin + size;
-    const octet *p = begin;
-    /* most encoded bodies hold nothing to change, and need no copy */
-    while (end - p > BLOCK && !block_changes(p)) p += BLOCK;
-    if (end - p <= BLOCK) {
-        const octet *q = p;
-        while (q < end && !(*q == '\t' || (*q == ' ' && q + 1 < end && (is_blank(q[1]) || q[1] == '\r')))) q++;
-        if (q == end) return Py_NewRef(data);
-    }
-    PyObject *result = PyBytes_FromStringAndSize(NULL, size);
-    if (result == NULL) return NULL;
-    octet *const first = (octet *)PyBytes_AS_STRING(result);
-    octet *out = first;
-    memcpy(out, begin, (size_t)(p - begin));
-    out += p - begin;
+/* Write [p, end) in relaxed form (RFC 6376 3.4.4), the first `same` octets of which nothing changes, and return the end
+ * of what was written: at most as much as is read. */
+static octet *write_relaxed_body(octet *out, const octet *p, const octet *end, Py_ssize_t same) {
+    memcpy(out, p, (size_t)same);
+    out += same;
+    p += same;
     int pending = 0; /* white space was met, and nothing behind it yet */
     while (p < end) {
         if (!pending && end - p > BLOCK && !block_changes(p)) {
@@ -77,7 +59,7 @@ static PyObject *relaxed_body(PyObject *Py_UNUSED(module), PyObject *data) {
                 continue;
             }
             if (pending) {
-                /* RFC 6376 3.4.4: white space at the end of a line vanishes, elsewhere it is one blank */
+                /* white space at the end of a line vanishes, elsewhere it is one blank */
                 if (!(c == '\r' && p + 1 < end && p[1] == '\n')) *out++ = ' ';
                 pending = 0;
             }
@@ -86,36 +68,95 @@ static PyObject *relaxed_body(PyObject *Py_UNUSED(module), PyObject *data) {
         }
     }
     if (pending) *out++ = ' ';
-    if (_PyBytes_Resize(&result, out - first) < 0) return NULL;
-    return result;
+    return out;
 }
 
-PyDoc_STRVAR(bare_line_ends_doc, "bare_line_ends(data, after_cr)\n--\n\nSee authmilter.octets.python.bare_line_ends.");
+/* How many octets from `p` on the relaxed form leaves as they are: all of them, or whole blocks. */
+static Py_ssize_t unchanged(const octet *p, const octet *end) {
+    const octet *const begin = p;
+    /* most encoded bodies hold nothing to change, and need no copy */
+    while (end - p > BLOCK && !block_changes(p)) p += BLOCK;
+    if (end - p <= BLOCK) {
+        const octet *q = p;
+        while (q < end && !(*q == '\t' || (*q == ' ' && q + 1 < end && (is_blank(q[1]) || q[1] == '\r')))) q++;
+        if (q == end) return end - begin;
+    }
+    return p - begin;
+}
 
-static PyObject *bare_line_ends(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
+PyDoc_STRVAR(body_piece_doc, "body_piece(data, relaxed)\n--\n\nSee authmilter.octets.python.body_piece.");
+
+static PyObject *body_piece(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
     if (count != 2 || !PyBytes_Check(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "bare_line_ends(data: bytes, after_cr: bool)");
+        PyErr_SetString(PyExc_TypeError, "body_piece(data: bytes, relaxed: bool)");
         return NULL;
     }
-    const int after_cr = PyObject_IsTrue(args[1]);
-    if (after_cr < 0) return NULL;
+    PyObject *data = args[0];
+    const int relaxed = PyObject_IsTrue(args[1]);
+    if (relaxed < 0) return NULL;
+    const octet *const begin = (const octet *)PyBytes_AS_STRING(data);
+    const octet *end = begin + PyBytes_GET_SIZE(data);
+    char held[2];
+    Py_ssize_t holds = 0;
+    const int cr = end > begin && end[-1] == '\r';
+    if (cr) end--;
+    if (relaxed && end > begin && is_blank(end[-1])) {
+        held[holds++] = ' ';
+        while (end > begin && is_blank(end[-1])) end--;
+    }
+    if (cr) held[holds++] = '\r';
+    const Py_ssize_t size = end - begin, same = relaxed ? unchanged(begin, end) : size;
+    PyObject *piece = NULL; /* nothing: the first octets of the data are the piece */
+    const octet *first = begin;
+    Py_ssize_t length = size, empty = 0;
+    if (same != size) {
+        piece = PyBytes_FromStringAndSize(NULL, size);
+        if (piece == NULL) return NULL;
+        octet *const out = (octet *)PyBytes_AS_STRING(piece);
+        length = write_relaxed_body(out, begin, end, same) - out;
+        first = out;
+    }
+    while (length >= 2 && first[length - 2] == '\r' && first[length - 1] == '\n') {
+        length -= 2;
+        empty++;
+    }
+    if (piece != NULL) {
+        if (_PyBytes_Resize(&piece, length) < 0) return NULL;
+    } else if (length == PyBytes_GET_SIZE(data)) {
+        piece = Py_NewRef(data);
+    } else {
+        piece = PyBytes_FromStringAndSize((const char *)begin, length);
+        if (piece == NULL) return NULL;
+    }
+    return Py_BuildValue("(Nny#)", piece, empty, held, holds);
+}
+
+/* what `line_ends` knows, as in octets/python.py */
+enum { BARE_CR = 1, BARE_LF = 2, AFTER_CR = 4 };
+
+PyDoc_STRVAR(line_ends_doc, "line_ends(data, known)\n--\n\nSee authmilter.octets.python.line_ends.");
+
+static PyObject *line_ends(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
+    if (count != 2 || !PyBytes_Check(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "line_ends(data: bytes, known: int)");
+        return NULL;
+    }
+    long known = PyLong_AsLong(args[1]);
+    if (known == -1 && PyErr_Occurred()) return NULL;
     const Py_ssize_t size = PyBytes_GET_SIZE(args[0]);
     const octet *const p = (const octet *)PyBytes_AS_STRING(args[0]);
-    int bare_cr = 0, bare_lf = 0, ends = after_cr;
-    if (size > 0) {
-        if (p[0] == '\n') bare_lf = !after_cr;
-        else bare_cr = after_cr;
-        Py_ssize_t i = 0;
+    if (size == 0) return Py_NewRef(args[1]);
+    if (p[0] == '\n') known |= known & AFTER_CR ? 0 : BARE_LF;
+    else known |= known & AFTER_CR ? BARE_CR : 0;
+    if ((known & (BARE_CR | BARE_LF)) != (BARE_CR | BARE_LF)) {
         octet crs = 0, lfs = 0; /* without branches, so that compilers make it vector code */
-        for (; i + 1 < size; i++) {
+        for (Py_ssize_t i = 0; i + 1 < size; i++) {
             crs |= (octet)((p[i] == '\r') & (p[i + 1] != '\n'));
             lfs |= (octet)((p[i] != '\r') & (p[i + 1] == '\n'));
         }
-        bare_cr |= crs;
-        bare_lf |= lfs;
-        ends = p[size - 1] == '\r';
+        known |= (crs ? BARE_CR : 0) | (lfs ? BARE_LF : 0);
     }
-    return Py_BuildValue("NNN", PyBool_FromLong(bare_cr), PyBool_FromLong(bare_lf), PyBool_FromLong(ends));
+    return PyLong_FromLong(p[size - 1] == '\r' ? known | AFTER_CR : known & ~AFTER_CR);
 }
 
 /* -- header fields ----------------------------------------------------------------------------------------------- */
@@ -179,9 +220,41 @@ static PyObject *relaxed_field(PyObject *Py_UNUSED(module), PyObject *const *arg
     return result;
 }
 
-/* Write the fields of a list, each with CRLF; the list is not changed meanwhile, because nothing here runs Python. */
-static PyObject *joined(PyObject *fields, int relaxed) {
-    Py_ssize_t room = 0;
+PyDoc_STRVAR(unsigned_value_doc, "unsigned_value(value)\n--\n\nSee authmilter.octets.python.unsigned_value.");
+
+static PyObject *unsigned_value(PyObject *Py_UNUSED(module), PyObject *value) {
+    if (!PyBytes_Check(value)) {
+        PyErr_SetString(PyExc_TypeError, "value must be bytes");
+        return NULL;
+    }
+    const octet *const begin = (const octet *)PyBytes_AS_STRING(value);
+    const octet *const end = begin + PyBytes_GET_SIZE(value);
+    const octet *spec = begin;
+    for (;;) {
+        const octet *stop = memchr(spec, ';', (size_t)(end - spec));
+        if (stop == NULL) stop = end;
+        const octet *equals = memchr(spec, '=', (size_t)(stop - spec));
+        const octet *first = spec, *last = equals == NULL ? stop : equals;
+        while (first < last && (is_blank(*first) || *first == '\r' || *first == '\n')) first++;
+        while (last > first && (is_blank(last[-1]) || last[-1] == '\r' || last[-1] == '\n')) last--;
+        if (last - first == 1 && *first == 'b') {
+            if (equals == NULL) return Py_NewRef(value);
+            const Py_ssize_t head = equals + 1 - begin, tail = end - stop;
+            PyObject *result = PyBytes_FromStringAndSize(NULL, head + tail);
+            if (result == NULL) return NULL;
+            memcpy(PyBytes_AS_STRING(result), begin, (size_t)head);
+            memcpy(PyBytes_AS_STRING(result) + head, stop, (size_t)tail);
+            return result;
+        }
+        if (stop == end) return Py_NewRef(value);
+        spec = stop + 1;
+    }
+}
+
+/* Write the fields of a list, each with CRLF, and a last one without (the name, the value); the list is not changed
+ * meanwhile, because nothing here runs Python. */
+static PyObject *joined(PyObject *fields, PyObject *last_name, PyObject *last_value, int relaxed) {
+    Py_ssize_t room = PyBytes_GET_SIZE(last_name) + PyBytes_GET_SIZE(last_value) + 1;
     const Py_ssize_t count = PyList_GET_SIZE(fields);
     for (Py_ssize_t i = 0; i < count; i++) room += field_size(PyList_GET_ITEM(fields, i));
     PyObject *result = PyBytes_FromStringAndSize(NULL, room);
@@ -195,15 +268,16 @@ static PyObject *joined(PyObject *fields, int relaxed) {
         *out++ = '\r';
         *out++ = '\n';
     }
+    out = relaxed ? write_relaxed(out, last_name, last_value) : write_simple(out, last_name, last_value);
     if (_PyBytes_Resize(&result, out - first) < 0) return NULL;
     return result;
 }
 
-PyDoc_STRVAR(signed_fields_doc, "signed_fields(index, names, own, relaxed)\n--\n\nSee authmilter.octets.python.signed_fields.");
+PyDoc_STRVAR(signed_data_doc, "signed_data(index, names, own, relaxed)\n--\n\nSee authmilter.octets.python.signed_data.");
 
-static PyObject *signed_fields(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
-    if (count != 4 || !PyDict_Check(args[0]) || !PyTuple_Check(args[1])) {
-        PyErr_SetString(PyExc_TypeError, "signed_fields(index: dict, names: tuple, own: object, relaxed: bool)");
+static PyObject *signed_data(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
+    if (count != 4 || !PyDict_Check(args[0]) || !PyTuple_Check(args[1]) || !is_field(args[2])) {
+        PyErr_SetString(PyExc_TypeError, "signed_data(index: dict, names: tuple, own: tuple, relaxed: bool)");
         return NULL;
     }
     PyObject *index = args[0], *names = args[1], *own = args[2];
@@ -211,7 +285,8 @@ static PyObject *signed_fields(PyObject *Py_UNUSED(module), PyObject *const *arg
     if (relaxed < 0) return NULL;
     PyObject *result = NULL, *chosen = PyList_New(0);
     PyObject *taken = PyDict_New(); /* name -> how many of its fields, from the bottom, have been passed */
-    if (chosen == NULL || taken == NULL) goto done;
+    PyObject *unsigned_own = unsigned_value(NULL, PyTuple_GET_ITEM(own, 1));
+    if (chosen == NULL || taken == NULL || unsigned_own == NULL) goto done;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++) {
         PyObject *name = PyTuple_GET_ITEM(names, i);
         if (!PyUnicode_CheckExact(name)) {
@@ -251,8 +326,9 @@ static PyObject *signed_fields(PyObject *Py_UNUSED(module), PyObject *const *arg
         Py_DECREF(now);
         if (failed < 0) goto done;
     }
-    result = joined(chosen, relaxed);
+    result = joined(chosen, PyTuple_GET_ITEM(own, 0), unsigned_own, relaxed);
 done:
+    Py_XDECREF(unsigned_own);
     Py_XDECREF(chosen);
     Py_XDECREF(taken);
     return result;
@@ -384,37 +460,6 @@ failed:
 
 /* -- tag lists ----------------------------------------------------------------------------------------------------- */
 
-PyDoc_STRVAR(unsigned_value_doc, "unsigned_value(value)\n--\n\nSee authmilter.octets.python.unsigned_value.");
-
-static PyObject *unsigned_value(PyObject *Py_UNUSED(module), PyObject *value) {
-    if (!PyBytes_Check(value)) {
-        PyErr_SetString(PyExc_TypeError, "value must be bytes");
-        return NULL;
-    }
-    const octet *const begin = (const octet *)PyBytes_AS_STRING(value);
-    const octet *const end = begin + PyBytes_GET_SIZE(value);
-    const octet *spec = begin;
-    for (;;) {
-        const octet *stop = memchr(spec, ';', (size_t)(end - spec));
-        if (stop == NULL) stop = end;
-        const octet *equals = memchr(spec, '=', (size_t)(stop - spec));
-        const octet *first = spec, *last = equals == NULL ? stop : equals;
-        while (first < last && (is_blank(*first) || *first == '\r' || *first == '\n')) first++;
-        while (last > first && (is_blank(last[-1]) || last[-1] == '\r' || last[-1] == '\n')) last--;
-        if (last - first == 1 && *first == 'b') {
-            if (equals == NULL) return Py_NewRef(value);
-            const Py_ssize_t head = equals + 1 - begin, tail = end - stop;
-            PyObject *result = PyBytes_FromStringAndSize(NULL, head + tail);
-            if (result == NULL) return NULL;
-            memcpy(PyBytes_AS_STRING(result), begin, (size_t)head);
-            memcpy(PyBytes_AS_STRING(result) + head, stop, (size_t)tail);
-            return result;
-        }
-        if (stop == end) return Py_NewRef(value);
-        spec = stop + 1;
-    }
-}
-
 static PyObject *ascii_text(const octet *p, Py_ssize_t size) {
     PyObject *text = PyUnicode_New(size, 127);
     if (text != NULL) memcpy(PyUnicode_1BYTE_DATA(text), p, (size_t)size);
@@ -487,6 +532,60 @@ static PyObject *plain_tags(PyObject *Py_UNUSED(module), PyObject *text) {
     Py_XDECREF(tags);
     if (state < 0) return NULL;
     Py_RETURN_NONE;
+}
+
+/* The value of a character of base64 (RFC 4648 4), 64 for every other octet. */
+static octet base64_value(octet c) {
+    if (c >= 'A' && c <= 'Z') return (octet)(c - 'A');
+    if (c >= 'a' && c <= 'z') return (octet)(c - 'a' + 26);
+    if (c >= '0' && c <= '9') return (octet)(c - '0' + 52);
+    return c == '+' ? 62 : c == '/' ? 63 : 64;
+}
+
+PyDoc_STRVAR(base64_octets_doc, "base64_octets(text)\n--\n\nSee authmilter.octets.python.base64_octets.");
+
+static PyObject *base64_octets(PyObject *Py_UNUSED(module), PyObject *text) {
+    if (!PyUnicode_CheckExact(text)) {
+        PyErr_SetString(PyExc_TypeError, "text must be str");
+        return NULL;
+    }
+    if (!PyUnicode_IS_COMPACT_ASCII(text)) Py_RETURN_NONE;
+    const Py_ssize_t size = PyUnicode_GET_LENGTH(text);
+    const octet *p = (const octet *)PyUnicode_1BYTE_DATA(text);
+    const octet *const end = p + size;
+    PyObject *result = PyBytes_FromStringAndSize(NULL, size / 4 * 3 + 3);
+    if (result == NULL) return NULL;
+    octet *const first = (octet *)PyBytes_AS_STRING(result);
+    octet *out = first;
+    uint32_t bits = 0;
+    Py_ssize_t characters = 0;
+    int padding = 0;
+    for (; p < end; p++) {
+        if (is_blank(*p)) continue;
+        if (*p == '=') {
+            padding++;
+            continue;
+        }
+        const octet value = base64_value(*p);
+        if (value > 63 || padding) {
+            characters = 0;
+            break;
+        }
+        bits = bits << 6 | value;
+        if (++characters % 4 == 0) {
+            *out++ = (octet)(bits >> 16);
+            *out++ = (octet)(bits >> 8);
+            *out++ = (octet)bits;
+        }
+    }
+    if (characters == 0 || padding > 2 || (characters + padding) % 4 != 0) {
+        Py_DECREF(result);
+        Py_RETURN_NONE;
+    }
+    if (padding) *out++ = (octet)(padding == 1 ? bits >> 10 : bits >> 4);
+    if (padding == 1) *out++ = (octet)(bits >> 2);
+    if (_PyBytes_Resize(&result, out - first) < 0) return NULL;
+    return result;
 }
 
 /* -- packets of the milter protocol ----------------------------------------------------------------------------- */
@@ -640,14 +739,15 @@ static PyObject *macro_values(PyObject *Py_UNUSED(module), PyObject *const *args
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, name##_doc}
 
 static PyMethodDef functions[] = {
-    {"relaxed_body", relaxed_body, METH_O, relaxed_body_doc},
     {"unsigned_value", unsigned_value, METH_O, unsigned_value_doc},
     {"plain_tags", plain_tags, METH_O, plain_tags_doc},
+    {"base64_octets", base64_octets, METH_O, base64_octets_doc},
     {"fields_size", fields_size, METH_O, fields_size_doc},
     FAST(macro_values),
-    FAST(bare_line_ends),
+    FAST(body_piece),
+    FAST(line_ends),
     FAST(relaxed_field),
-    FAST(signed_fields),
+    FAST(signed_data),
     FAST(index_fields),
     FAST(split_packets),
     {NULL, NULL, 0, NULL},

@@ -9,16 +9,22 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from authmilter.octets.python import AFTER_CR, BARE_CR, BARE_LF
+
 __all__ = [
+    "AFTER_CR",
+    "BARE_CR",
+    "BARE_LF",
     "COMPILED",
-    "bare_line_ends",
+    "base64_octets",
+    "body_piece",
     "fields_size",
     "index_fields",
+    "line_ends",
     "macro_values",
     "plain_tags",
-    "relaxed_body",
     "relaxed_field",
-    "signed_fields",
+    "signed_data",
     "split_packets",
     "unsigned_value",
 ]
@@ -27,41 +33,44 @@ COMPILED = False
 
 if TYPE_CHECKING or os.environ.get("AUTHMILTER_PURE"):
     from authmilter.octets.python import (
-        bare_line_ends,
+        base64_octets,
+        body_piece,
         fields_size,
         index_fields,
+        line_ends,
         macro_values,
         plain_tags,
-        relaxed_body,
         relaxed_field,
-        signed_fields,
+        signed_data,
         split_packets,
         unsigned_value,
     )
 else:
     try:
         from authmilter.octets._compiled import (
-            bare_line_ends,
+            base64_octets,
+            body_piece,
             fields_size,
             index_fields,
+            line_ends,
             macro_values,
             plain_tags,
-            relaxed_body,
             relaxed_field,
-            signed_fields,
+            signed_data,
             split_packets,
             unsigned_value,
         )
     except ImportError:  # it is optional: no compiler when this was installed
         from authmilter.octets.python import (
-            bare_line_ends,
+            base64_octets,
+            body_piece,
             fields_size,
             index_fields,
+            line_ends,
             macro_values,
             plain_tags,
-            relaxed_body,
             relaxed_field,
-            signed_fields,
+            signed_data,
             split_packets,
             unsigned_value,
         )
