@@ -81,6 +81,9 @@ _EMPTY_LINES = 4096
 _CRLFS = b"\r\n" * _EMPTY_LINES
 
 
+_NO_LF = BARE_CR | AFTER_CR
+
+
 _make_digest = maker(BodyDigest)
 _make_facts = maker(BodyFacts)
 
@@ -127,14 +130,16 @@ class _Part:
 class _Stream:
     """One canonical form of the body in the making, and the digests over it."""
 
-    __slots__ = ("_empty", "_form", "_held", "_length", "_parts", "_whole")
+    __slots__ = ("_empty", "_form", "_held", "_length", "_open", "_parts", "_whole")
 
     def __init__(self, form: _Form) -> None:
         self._form = form
         self._whole = None if form.whole is None else hashlib.sha256()
         self._parts = tuple(map(_Part, form.parts))
-        # the end of the last piece, as long as what follows decides what it means
+        # the end of what has come, as long as what follows decides what it means
         self._held = b""
+        # whether a CRLF is missing to end the last line: RFC 6376 §3.4.3 makes one of an empty body, §3.4.4 does not
+        self._open = not form.relaxed
         # CRLFs that are only part of the canonical body if something follows them
         self._empty = 0
         self._length = 0
@@ -147,6 +152,7 @@ class _Stream:
             if self._empty:
                 self._write_empty_lines()
             self._write(piece)
+            self._open = not piece.endswith(b"\r\n")
         self._empty += empty
 
     def finish(self, found: dict[BodyNeed, BodyDigest]) -> None:
@@ -155,11 +161,10 @@ class _Stream:
             # nothing followed: a bare CR, and the blank before it, are content
             self._write_empty_lines()
             self._write(self._held)
-        # RFC 6376 §3.4.3: empty lines at the end become one CRLF, and an empty body becomes one too.
-        # RFC 6376 §3.4.4: they vanish, a last line without CRLF gets one, an empty body stays empty.
-        form = self._form
-        if self._length or not form.relaxed:
+            self._open = True
+        if self._open:
             self._write(b"\r\n")
+        form = self._form
         if form.whole is not None and self._whole is not None:
             found[form.whole] = _make_digest(self._whole.digest(), self._length)
         for part in self._parts:
@@ -179,6 +184,35 @@ class _Stream:
             self._empty -= lines
 
 
+class _Watch:
+    """Looks for octets over 127, and lines over 998 octets; `line` is how many came since the last LF."""
+
+    __slots__ = ("eight_bit", "line", "long_line")
+
+    def __init__(self) -> None:
+        self.eight_bit = False
+        self.long_line = False
+        self.line = 0
+
+    def update(self, chunk: bytes) -> None:
+        """Take the next octets: each step goes as far as a line may, back to its last LF."""
+        if not self.eight_bit:
+            self.eight_bit = not chunk.isascii()
+        if self.long_line:
+            return
+        begin, size = -self.line, len(chunk)
+        while True:
+            # 998 octets, CR and LF
+            found = chunk.rfind(b"\n", max(begin, 0), begin + MAX_LINE + 2)
+            if found < 0:
+                if size - begin >= MAX_LINE + 2:
+                    self.long_line = True
+                    return
+                break
+            begin = found + 1
+        self.line = size - begin
+
+
 class BodyHasher:
     """Hashes a body as it arrives: `update` any number of times, then `finish`; memory does not grow with it.
 
@@ -187,18 +221,14 @@ class BodyHasher:
         watch: also look for what a later hop may change: long lines and octets over 127 (see `BodyFacts`).
     """
 
-    __slots__ = ("_eight_bit", "_ends", "_line", "_long_line", "_size", "_streams", "_watch")
+    __slots__ = ("_ends", "_size", "_streams", "_watch")
 
     def __init__(self, needs: frozenset[BodyNeed], *, watch: bool = False) -> None:
         self._streams = tuple(map(_Stream, _forms(needs)))
         self._size = 0
         # what `line_ends` knows of the body so far
         self._ends = 0
-        self._watch = watch
-        self._eight_bit = False
-        self._long_line = False
-        # octets since the last LF
-        self._line = 0
+        self._watch = _Watch() if watch else None
 
     def update(self, chunk: bytes) -> None:
         """Take the next octets of the body; they may be cut anywhere."""
@@ -206,8 +236,8 @@ class BodyHasher:
             return
         self._size += len(chunk)
         self._ends = line_ends(chunk, self._ends)
-        if self._watch:
-            self._look_ahead(chunk)
+        if self._watch is not None:
+            self._watch.update(chunk)
         for stream in self._streams:
             stream.update(chunk)
 
@@ -220,31 +250,17 @@ class BodyHasher:
 
     def facts(self) -> BodyFacts:
         """Return what is known of the body as received so far; at any time."""
-        ends = self._ends
+        ends, watch = self._ends, self._watch
+        # (nothing follows a CR at the end)
+        bare_cr, bare_lf = ends & _NO_LF != 0, ends & BARE_LF != 0
+        if watch is None:
+            return _make_facts(size=self._size, bare_cr=bare_cr, bare_lf=bare_lf)
+        # (a last line that has no end yet is as long as it is)
+        long_line = watch.long_line or watch.line > MAX_LINE
         return _make_facts(
             size=self._size,
-            # (nothing follows a CR at the end)
-            bare_cr=ends & (BARE_CR | AFTER_CR) != 0,
-            bare_lf=ends & BARE_LF != 0,
-            # (a last line that has no end yet is as long as it is)
-            long_line=self._long_line or self._line > MAX_LINE,
-            eight_bit=self._eight_bit,
+            bare_cr=bare_cr,
+            bare_lf=bare_lf,
+            long_line=long_line,
+            eight_bit=watch.eight_bit,
         )
-
-    def _look_ahead(self, chunk: bytes) -> None:
-        """Find octets over 127, and lines over 998 octets: each step goes as far as a line may, back to its last LF."""
-        if not self._eight_bit:
-            self._eight_bit = not chunk.isascii()
-        if self._long_line:
-            return
-        begin, size = -self._line, len(chunk)
-        while True:
-            # 998 octets, CR and LF
-            found = chunk.rfind(b"\n", max(begin, 0), begin + MAX_LINE + 2)
-            if found < 0:
-                if size - begin >= MAX_LINE + 2:
-                    self._long_line = True
-                    return
-                break
-            begin = found + 1
-        self._line = size - begin

@@ -144,19 +144,21 @@ def verify_headers(
     """
     seconds = int(now.timestamp())
     questions: dict[Question, None] = {}
-    judged: list[tuple[DkimProblem, str] | Question] = []
+    refused: dict[int, tuple[DkimProblem, str]] = {}
     for signature in signatures:
-        question = _before_key(signature, limits, seconds)
-        judged.append(question)
-        if isinstance(question, Question):
-            questions[question] = None
-    answers = dict(zip(questions, lookup.ask_all(questions), strict=True))
+        refusal = _before_key(signature, limits, seconds)
+        if refusal is not None:
+            refused[signature.position] = refusal
+        elif signature.question is not None:
+            questions[signature.question] = None
+    answers: dict[Question | None, Answer] = dict(zip(questions, lookup.ask_all(questions), strict=True))
     outcomes: list[HeaderOutcome] = []
-    for signature, question in zip(signatures, judged, strict=True):
-        if isinstance(question, Question):
-            result = _with_key(message, signature, answers[question], limits)
+    for signature in signatures:
+        refusal = refused.get(signature.position)
+        if refusal is None:
+            result = _with_key(message, signature, answers[signature.question], limits)
         else:
-            result = _result(message, signature, *question)
+            result = _result(message, signature, *refusal)
         outcomes.append(_make_header_outcome(signature, result))
     return tuple(outcomes)
 
@@ -191,8 +193,8 @@ def broken(signatures: Iterable[Signature]) -> tuple[DkimResult, ...]:
     return tuple(_result(None, s, DkimProblem.INTERNAL, "the check failed") for s in signatures)
 
 
-def _before_key(signature: Signature, limits: DkimLimits, now: int) -> tuple[DkimProblem, str] | Question:
-    """Return where the key is; or what the text and the time say against the signature."""
+def _before_key(signature: Signature, limits: DkimLimits, now: int) -> tuple[DkimProblem, str] | None:
+    """Return what the text and the time say against the signature; None: it has a question, and the key decides."""
     if signature.problem is not None:
         return signature.problem, signature.detail
     if signature.timestamp is not None and signature.timestamp > now + limits.clock_skew:
@@ -203,8 +205,7 @@ def _before_key(signature: Signature, limits: DkimLimits, now: int) -> tuple[Dki
         and signature.expires + limits.clock_skew < now
     ):
         return DkimProblem.EXPIRED, "x= has passed"
-    assert signature.question is not None  # what has no problem has one
-    return signature.question
+    return None
 
 
 @lru_cache(maxsize=512)
@@ -235,12 +236,14 @@ def _unsigned_critical(message: Message, signature: Signature) -> tuple[str, ...
 
 def _with_key(message: Message, signature: Signature, answer: Answer, limits: DkimLimits) -> DkimResult:
     """Verify with the key that `answer` holds."""
-    if isinstance(answer, Failed):
+    texts: tuple[bytes, ...] = ()
+    if isinstance(answer, Found):
+        texts = answer.texts()
+    elif isinstance(answer, Failed):
         if answer.kind is FailureKind.LIMIT:
             return _result(message, signature, DkimProblem.LIMIT, "no answer for the key within our budget")
         # RFC 6376 §6.1.2: If the query ... fails to respond, the Verifier MAY seek a later verification attempt
         return _result(message, signature, DkimProblem.KEY_UNAVAILABLE, f"key lookup: {answer.kind.value}")
-    texts = answer.texts() if isinstance(answer, Found) else ()
     records = keys.usable(texts, records=limits.key_records, octets=limits.txt_bytes)
     if not records:
         return _result(message, signature, DkimProblem.NO_KEY, "there is no key record")

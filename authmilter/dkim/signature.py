@@ -23,7 +23,7 @@ from authmilter.errors import InvalidName
 from authmilter.makers import maker
 from authmilter.message import Header, Message
 from authmilter.names import Domain
-from authmilter.octets.chosen import base64_octets
+from authmilter.octets.chosen import base64_octets, plain_tags
 
 __all__ = ["DkimLimits", "Signature", "read"]
 
@@ -280,12 +280,14 @@ def _shape(written: tuple[str | None, ...], h_names: int, *, eai: bool) -> _Shap
     )
 
 
-def _of_shape(
-    position: int, header: Header, tags: TagList, limits: DkimLimits, *, eai: bool
-) -> Signature | None:
-    """Return a signature that has nothing wrong with it, by its shape; None: `_fill` says what is wrong, if anything."""
-    values = tags.values
-    if tags.ill_formed or len(header.value) > _MAX_REMEMBERED:
+def _of_shape(position: int, header: Header, limits: DkimLimits, *, eai: bool) -> Signature | None:
+    """Return a signature that has nothing wrong with it, by its shape; None: `_read_field` says what is wrong, if anything."""
+    value = header.value
+    size = len(value)
+    if size > _MAX_REMEMBERED or size > limits.header_bytes or value.count(b"\n") > limits.folds:
+        return None
+    values = plain_tags(value)
+    if values is None:
         return None
     shape = _shape(tuple(map(values.get, _SHAPING)), limits.h_names, eai=eai)
     if shape is None:
@@ -321,21 +323,18 @@ def _of_shape(
 
 
 def _read_field(position: int, header: Header, limits: DkimLimits, *, eai: bool) -> Signature:
+    ready = _of_shape(position, header, limits, eai=eai)
+    if ready is not None:
+        return ready
     problem: DkimProblem | None = None
     detail = ""
     need: BodyNeed | None = None
-    draft: _Draft | None = None
+    draft = _Draft()
     try:
-        tags = _tags(header, limits)
-        ready = _of_shape(position, header, tags, limits, eai=eai)
-        if ready is not None:
-            return ready
-        draft = _Draft()
-        _fill(draft, tags, limits, eai=eai)
+        _fill(draft, _tags(header, limits), limits, eai=eai)
         need = BodyNeed(draft.body_form, "sha256", draft.body_length)
     except _Refused as refused:
         problem, detail = refused.problem, refused.detail
-        draft = draft or _Draft()
     return Signature(
         position=position,
         header=header,

@@ -120,6 +120,10 @@ static PyObject *body_piece(PyObject *Py_UNUSED(module), PyObject *const *args, 
         length -= 2;
         empty++;
     }
+    if (length && empty) { /* the first of them ends the last line */
+        length += 2;
+        empty--;
+    }
     if (piece != NULL) {
         if (_PyBytes_Resize(&piece, length) < 0) return NULL;
     } else if (length == PyBytes_GET_SIZE(data)) {
@@ -251,26 +255,25 @@ static PyObject *unsigned_value(PyObject *Py_UNUSED(module), PyObject *value) {
     }
 }
 
-/* Write the fields of a list, each with CRLF, and a last one without (the name, the value); the list is not changed
- * meanwhile, because nothing here runs Python. */
-static PyObject *joined(PyObject *fields, PyObject *last_name, PyObject *last_value, int relaxed) {
-    Py_ssize_t room = PyBytes_GET_SIZE(last_name) + PyBytes_GET_SIZE(last_value) + 1;
-    const Py_ssize_t count = PyList_GET_SIZE(fields);
-    for (Py_ssize_t i = 0; i < count; i++) room += field_size(PyList_GET_ITEM(fields, i));
-    PyObject *result = PyBytes_FromStringAndSize(NULL, room);
-    if (result == NULL) return NULL;
-    octet *const first = (octet *)PyBytes_AS_STRING(result);
-    octet *out = first;
-    for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *item = PyList_GET_ITEM(fields, i);
-        PyObject *name = PyTuple_GET_ITEM(item, 0), *value = PyTuple_GET_ITEM(item, 1);
-        out = relaxed ? write_relaxed(out, name, value) : write_simple(out, name, value);
-        *out++ = '\r';
-        *out++ = '\n';
+/* Fields of one name, and how many of them have been passed, from the bottom. */
+typedef struct {
+    PyObject *group;
+    Py_ssize_t passed;
+} Taken;
+
+/* Return the next of the fields that a name of h= stands for; NULL if there is none. `kept` groups are in `taken`, few:
+ * whoever reads h= takes a hundred or two of names. All references are borrowed: nothing here runs Python. */
+static PyObject *take_field(PyObject *group, PyObject *own, Taken *taken, Py_ssize_t *kept) {
+    Py_ssize_t at = 0;
+    while (at < *kept && taken[at].group != group) at++;
+    if (at == *kept) taken[(*kept)++] = (Taken){group, 0};
+    const Py_ssize_t size = PyTuple_GET_SIZE(group);
+    while (taken[at].passed < size) {
+        /* RFC 6376 5.4.2: the last one not yet taken; 3.5 h=: the signature itself is never among them */
+        PyObject *field = PyTuple_GET_ITEM(group, size - 1 - taken[at].passed++);
+        if (field != own) return field;
     }
-    out = relaxed ? write_relaxed(out, last_name, last_value) : write_simple(out, last_name, last_value);
-    if (_PyBytes_Resize(&result, out - first) < 0) return NULL;
-    return result;
+    return NULL;
 }
 
 PyDoc_STRVAR(signed_data_doc, "signed_data(index, names, own, relaxed)\n--\n\nSee authmilter.octets.python.signed_data.");
@@ -283,11 +286,16 @@ static PyObject *signed_data(PyObject *Py_UNUSED(module), PyObject *const *args,
     PyObject *index = args[0], *names = args[1], *own = args[2];
     const int relaxed = PyObject_IsTrue(args[3]);
     if (relaxed < 0) return NULL;
-    PyObject *result = NULL, *chosen = PyList_New(0);
-    PyObject *taken = PyDict_New(); /* name -> how many of its fields, from the bottom, have been passed */
-    PyObject *unsigned_own = unsigned_value(NULL, PyTuple_GET_ITEM(own, 1));
-    if (chosen == NULL || taken == NULL || unsigned_own == NULL) goto done;
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++) {
+    const Py_ssize_t named = PyTuple_GET_SIZE(names);
+    PyObject *result = NULL, *unsigned_own = unsigned_value(NULL, PyTuple_GET_ITEM(own, 1));
+    PyObject **chosen = PyMem_Calloc((size_t)named + 1, sizeof(PyObject *));
+    Taken *taken = PyMem_Calloc((size_t)named + 1, sizeof(Taken));
+    if (unsigned_own == NULL || chosen == NULL || taken == NULL) {
+        if (!PyErr_Occurred()) PyErr_NoMemory();
+        goto done;
+    }
+    Py_ssize_t fields = 0, kept = 0, room = field_size(own);
+    for (Py_ssize_t i = 0; i < named; i++) {
         PyObject *name = PyTuple_GET_ITEM(names, i);
         if (!PyUnicode_CheckExact(name)) {
             PyErr_SetString(PyExc_TypeError, "names must be str");
@@ -302,56 +310,57 @@ static PyObject *signed_data(PyObject *Py_UNUSED(module), PyObject *const *args,
             PyErr_SetString(PyExc_TypeError, "index must map to tuples");
             goto done;
         }
-        const Py_ssize_t size = PyTuple_GET_SIZE(group);
-        Py_ssize_t passed = 0;
-        PyObject *before = PyDict_GetItemWithError(taken, name);
-        if (before != NULL) passed = PyLong_AsSsize_t(before);
-        else if (PyErr_Occurred()) goto done;
-        PyObject *field = NULL;
-        while (field == NULL && passed < size) {
-            /* RFC 6376 5.4.2: the last one not yet taken; 3.5 h=: the signature itself is never among them */
-            PyObject *item = PyTuple_GET_ITEM(group, size - 1 - passed++);
-            if (item != own) field = item;
+        PyObject *field = take_field(group, own, taken, &kept);
+        if (field == NULL) continue;
+        if (!is_field(field)) {
+            PyErr_SetString(PyExc_TypeError, "a field must be a tuple of two bytes objects");
+            goto done;
         }
-        if (field != NULL) {
-            if (!is_field(field)) {
-                PyErr_SetString(PyExc_TypeError, "a field must be a tuple of two bytes objects");
-                goto done;
-            }
-            if (PyList_Append(chosen, field) < 0) goto done;
-        }
-        PyObject *now = PyLong_FromSsize_t(passed);
-        if (now == NULL) goto done;
-        const int failed = PyDict_SetItem(taken, name, now);
-        Py_DECREF(now);
-        if (failed < 0) goto done;
+        chosen[fields++] = field;
+        room += field_size(field);
     }
-    result = joined(chosen, PyTuple_GET_ITEM(own, 0), unsigned_own, relaxed);
+    result = PyBytes_FromStringAndSize(NULL, room);
+    if (result == NULL) goto done;
+    octet *const first = (octet *)PyBytes_AS_STRING(result);
+    octet *out = first;
+    for (Py_ssize_t i = 0; i < fields; i++) {
+        PyObject *name = PyTuple_GET_ITEM(chosen[i], 0), *value = PyTuple_GET_ITEM(chosen[i], 1);
+        out = relaxed ? write_relaxed(out, name, value) : write_simple(out, name, value);
+        *out++ = '\r';
+        *out++ = '\n';
+    }
+    out = relaxed ? write_relaxed(out, PyTuple_GET_ITEM(own, 0), unsigned_own)
+                  : write_simple(out, PyTuple_GET_ITEM(own, 0), unsigned_own);
+    _PyBytes_Resize(&result, out - first);
 done:
     Py_XDECREF(unsigned_own);
-    Py_XDECREF(chosen);
-    Py_XDECREF(taken);
+    PyMem_Free(chosen);
+    PyMem_Free(taken);
     return result;
+}
+
+/* Whether there is a NUL, LF or octet over 127. Without branches, so that compilers make it vector code. */
+static int has_odd_octet(const octet *p, Py_ssize_t size) {
+    octet found = 0;
+    for (Py_ssize_t i = 0; i < size; i++) found |= (octet)((p[i] == 0) | (p[i] == '\n') | (p[i] >> 7));
+    return found;
 }
 
 /* Whether a field's octets are without any defect: what `_is_plain` of octets/python.py asks of all fields at once. */
 static int field_is_plain(PyObject *name, PyObject *value, Py_ssize_t longest) {
     const octet *p = (const octet *)PyBytes_AS_STRING(value);
     const octet *const end = p + PyBytes_GET_SIZE(value);
-    Py_ssize_t line = PyBytes_GET_SIZE(name) + 1;
-    if (line > longest) return 0;
-    while (p < end) {
-        octet c = *p++;
-        if (c == '\r') {
-            /* a fold: CRLF and white space */
-            if (end - p < 2 || p[0] != '\n' || !is_blank(p[1])) return 0;
-            p++;
-            line = 0;
-            continue;
-        }
-        if (c == '\n' || c == 0 || c > 127 || ++line > longest) return 0;
+    Py_ssize_t before = PyBytes_GET_SIZE(name) + 1; /* octets of the first line that stand before the value */
+    for (;;) {
+        const octet *stop = memchr(p, '\r', (size_t)(end - p));
+        const Py_ssize_t size = (stop == NULL ? end : stop) - p;
+        if (before + size > longest || has_odd_octet(p, size)) return 0;
+        if (stop == NULL) return 1;
+        /* a fold: CRLF and white space */
+        if (end - stop < 3 || stop[1] != '\n' || !is_blank(stop[2])) return 0;
+        before = 0;
+        p = stop + 2;
     }
-    return 1;
 }
 
 PyDoc_STRVAR(fields_size_doc, "fields_size(fields)\n--\n\nSee authmilter.octets.python.fields_size.");
@@ -461,6 +470,7 @@ failed:
 /* -- tag lists ----------------------------------------------------------------------------------------------------- */
 
 static PyObject *ascii_text(const octet *p, Py_ssize_t size) {
+    if (size == 1) return PyUnicode_FromOrdinal(*p); /* Python keeps these, and their hashes: most names of tags */
     PyObject *text = PyUnicode_New(size, 127);
     if (text != NULL) memcpy(PyUnicode_1BYTE_DATA(text), p, (size_t)size);
     return text;
@@ -534,12 +544,16 @@ static PyObject *plain_tags(PyObject *Py_UNUSED(module), PyObject *text) {
     Py_RETURN_NONE;
 }
 
-/* The value of a character of base64 (RFC 4648 4), 64 for every other octet. */
-static octet base64_value(octet c) {
-    if (c >= 'A' && c <= 'Z') return (octet)(c - 'A');
-    if (c >= 'a' && c <= 'z') return (octet)(c - 'a' + 26);
-    if (c >= '0' && c <= '9') return (octet)(c - '0' + 52);
-    return c == '+' ? 62 : c == '/' ? 63 : 64;
+/* The values of the characters of base64 (RFC 4648 4), and what other octets are. */
+enum { PADDING = 64, BLANK = 65, WRONG = 66 };
+static octet base64_values[256];
+
+static void fill_base64_values(void) {
+    static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    memset(base64_values, WRONG, sizeof base64_values);
+    for (octet i = 0; i < 64; i++) base64_values[(octet)alphabet[i]] = i;
+    base64_values['='] = PADDING;
+    base64_values[' '] = base64_values['\t'] = BLANK;
 }
 
 PyDoc_STRVAR(base64_octets_doc, "base64_octets(text)\n--\n\nSee authmilter.octets.python.base64_octets.");
@@ -550,35 +564,33 @@ static PyObject *base64_octets(PyObject *Py_UNUSED(module), PyObject *text) {
         return NULL;
     }
     if (!PyUnicode_IS_COMPACT_ASCII(text)) Py_RETURN_NONE;
-    const Py_ssize_t size = PyUnicode_GET_LENGTH(text);
     const octet *p = (const octet *)PyUnicode_1BYTE_DATA(text);
-    const octet *const end = p + size;
-    PyObject *result = PyBytes_FromStringAndSize(NULL, size / 4 * 3 + 3);
+    const octet *const end = p + PyUnicode_GET_LENGTH(text);
+    PyObject *result = PyBytes_FromStringAndSize(NULL, (end - p) / 4 * 3 + 3);
     if (result == NULL) return NULL;
     octet *const first = (octet *)PyBytes_AS_STRING(result);
     octet *out = first;
     uint32_t bits = 0;
-    Py_ssize_t characters = 0;
-    int padding = 0;
-    for (; p < end; p++) {
-        if (is_blank(*p)) continue;
-        if (*p == '=') {
-            padding++;
-            continue;
-        }
-        const octet value = base64_value(*p);
-        if (value > 63 || padding) {
+    int characters = 0, padding = 0, wrong = p == end; /* the characters of the last four that are begun */
+    while (p < end && !wrong) {
+        const octet value = base64_values[*p++];
+        if (value < PADDING) {
+            wrong = padding;
+            bits = bits << 6 | value;
+            if (++characters < 4) continue;
             characters = 0;
-            break;
-        }
-        bits = bits << 6 | value;
-        if (++characters % 4 == 0) {
             *out++ = (octet)(bits >> 16);
             *out++ = (octet)(bits >> 8);
             *out++ = (octet)bits;
+        } else if (value == PADDING) {
+            padding++;
+            /* two or three characters stand before it, and it makes them four */
+            wrong = characters + padding > 4 || characters < 2;
+        } else {
+            wrong = value == WRONG;
         }
     }
-    if (characters == 0 || padding > 2 || (characters + padding) % 4 != 0) {
+    if (wrong || (characters + padding) % 4 != 0 || (characters == 0 && out == first)) {
         Py_DECREF(result);
         Py_RETURN_NONE;
     }
@@ -753,7 +765,12 @@ static PyMethodDef functions[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static PyModuleDef_Slot slots[] = {{0, NULL}};
+static int start(PyObject *Py_UNUSED(module)) {
+    fill_base64_values();
+    return 0;
+}
+
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, start}, {0, NULL}};
 
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,

@@ -50,8 +50,9 @@ def body_piece(data: bytes, relaxed: bool) -> tuple[bytes, int, bytes]:  # noqa:
         relaxed: the relaxed form, or the simple one.
 
     Returns:
-        The piece without the CRLFs at its end, since empty lines are part of the form only if something follows; how
-        many these are; and what is held back, because what follows decides what it means: [SP] [CR].
+        The piece without the empty lines at its end, since they are part of the form only if something follows; how
+        many these are; and what is held back, because what follows decides what it means: [SP] [CR]. A piece of
+        nothing but CRLFs is all empty lines, whatever stood before it.
     """
     held = b""
     if data.endswith(b"\r"):
@@ -67,6 +68,8 @@ def body_piece(data: bytes, relaxed: bool) -> tuple[bytes, int, bytes]:  # noqa:
     # Count the CRLFs at the end: whatever CR and LF stand there, with each CRLF as one mark.
     tail = data[len(data.rstrip(b"\r\n")) :].replace(b"\r\n", b".")
     empty = len(tail) - len(tail.rstrip(b"."))
+    if 2 * empty < len(data):
+        empty -= 1  # the first of them ends the last line
     return data[: len(data) - 2 * empty], empty, held
 
 

@@ -58,13 +58,13 @@ def test_the_environment_can_choose_python() -> None:
     [
         (b"", (b"", 0, b"")),
         (b"a b", (b"a b", 0, b"")),
-        (b"a  \t b \t\r\n", (b"a b", 1, b"")),
+        (b"a  \t b \t\r\n", (b"a b\r\n", 0, b"")),
         (b"\t\r\n  x", (b"\r\n x", 0, b"")),
         (b" \r", (b"", 0, b" \r")),
-        (b"a\r\n\t\r\n \t \r", (b"a", 2, b" \r")),
+        (b"a\r\n\t\r\n \t \r", (b"a\r\n", 1, b" \r")),
         (b" \n", (b" \n", 0, b"")),
         (b"a ", (b"a", 0, b" ")),
-        (b"\n\r\n\r\r\n\r\n", (b"\n\r\n\r", 2, b"")),
+        (b"\n\r\n\r\r\n\r\n", (b"\n\r\n\r\r\n", 1, b"")),
         (b"x" * 63 + b"  y", (b"x" * 63 + b" y", 0, b"")),
         (b"x" * 63 + b" \r\nz", (b"x" * 63 + b"\r\nz", 0, b"")),
         (b"x" * 64 + b"\t" + b"y" * 100, (b"x" * 64 + b" " + b"y" * 100, 0, b"")),
@@ -82,10 +82,10 @@ def test_a_piece_of_a_body_in_relaxed_form(
     ("body", "simple"),
     [
         (b"", (b"", 0, b"")),
-        (b"a \t\r\n", (b"a \t", 1, b"")),
+        (b"a \t\r\n", (b"a \t\r\n", 0, b"")),
         (b" \r", (b" ", 0, b"\r")),
         (b"\r\n\r\n", (b"", 2, b"")),
-        (b"a\r\n\n\r\n\r", (b"a\r\n\n", 1, b"\r")),
+        (b"a\r\n\n\r\n\r\n\r", (b"a\r\n\n\r\n", 1, b"\r")),
     ],
 )
 def test_a_piece_of_a_body_in_simple_form(
