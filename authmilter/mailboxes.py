@@ -52,7 +52,9 @@ def read_mailboxes(value: bytes) -> Mailboxes:
         return Mailboxes((), "the field is too long")
     simple = grammar.SIMPLE_FROM.fullmatch(value)
     if simple is not None:
-        local, domain = simple.group(1, 2) if simple.group(1) is not None else simple.group(3, 4)
+        # (the last group is a domain, whichever form it is)
+        last = simple.lastindex or 0
+        local, domain = simple.group(last - 1, last)
         parsed = Domain.maybe(domain.decode("ascii"))
         if parsed is not None:
             return _make_mailboxes((_make_address(local.decode("ascii"), parsed),))

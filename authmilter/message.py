@@ -497,8 +497,11 @@ def _authors_of(
         mailboxes = read_mailboxes(header.value)
         addresses += mailboxes.addresses
         complaint = complaint or mailboxes.complaint
-    domains = tuple(dict.fromkeys([a.domain for a in addresses]))
     fields = len(froms) + hidden
+    if fields == len(addresses) == 1 and not (unread or oddity or complaint):
+        # most mail
+        return _make_author_header(fields=1, addresses=addresses, domains=(addresses[0].domain,))
+    domains = tuple(dict.fromkeys([a.domain for a in addresses]))
     problem: AuthorProblem | None = AuthorProblem.MALFORMED_FROM
     detail = ""
     if unread:

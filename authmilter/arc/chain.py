@@ -18,11 +18,12 @@ from authmilter import grammar, idn
 from authmilter.arc.result import ArcProblem
 from authmilter.arc.settings import ArcSettings
 from authmilter.dkim.canonical import BodyNeed, Canonicalization
-from authmilter.dkim.taglist import TagListError, decode_base64, parse_tag_list
+from authmilter.dkim.taglist import TagListError, parse_tag_list
 from authmilter.dns.answer import Question, RdType
 from authmilter.errors import InvalidName
 from authmilter.message import Header, Message
 from authmilter.names import Domain
+from authmilter.octets.chosen import base64_octets
 
 __all__ = ["FIELDS", "MAX_SETS", "Chain", "Link", "MessageSignature", "Seal", "read"]
 
@@ -30,6 +31,7 @@ __all__ = ["FIELDS", "MAX_SETS", "Chain", "Link", "MessageSignature", "Seal", "r
 MAX_SETS = 50
 #: The three fields of a set: results, message signature, seal.
 FIELDS = ("arc-authentication-results", "arc-message-signature", "arc-seal")
+_FIELDS = frozenset(FIELDS)
 
 # RFC 8617 §4.2.1  instance = [CFWS] %s"i" [CFWS] "=" [CFWS] position [CFWS] ";"
 _CFWS = rb"(?:[ \t\r\n]|\([^()\\]{0,200}\))*"
@@ -131,10 +133,10 @@ def _refuse(problem: ArcProblem, detail: str) -> NoReturn:
 
 def read(message: Message, settings: ArcSettings) -> Chain:
     """Read the message's ARC fields. Total; nothing is computed for a message without them."""
-    fields = message.fields
-    results, signatures, seals = fields(FIELDS[0]), fields(FIELDS[1]), fields(FIELDS[2])
-    if not (results or signatures or seals):
+    index = message.by_name
+    if _FIELDS.isdisjoint(index):
         return _NOTHING
+    results, signatures, seals = [index.get(name, ()) for name in FIELDS]
     if max(len(results), len(signatures), len(seals)) > MAX_SETS:
         return Chain(
             highest=MAX_SETS, problem=ArcProblem.TOO_MANY_SETS, detail=f"there are more than {MAX_SETS} sets"
@@ -334,7 +336,7 @@ def _kind(algorithm: str) -> str:
 
 
 def _octets(text: str, tag: str) -> bytes:
-    octets = decode_base64(text)
+    octets = base64_octets(text)
     if octets is None:
         raise _Refused(ArcProblem.SYNTAX, f"{tag}= is no base64")
     return octets

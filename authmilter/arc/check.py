@@ -32,7 +32,7 @@ from authmilter.dkim.canonical import BodyDigests, BodyHasher, BodyNeed, Canonic
 from authmilter.dkim.result import DkimProblem
 from authmilter.dns.answer import Answer, Failed, FailureKind, Found, Question
 from authmilter.message import Header, Message
-from authmilter.octets.chosen import signed_fields, unsigned_value
+from authmilter.octets.chosen import signed_data, unsigned_value
 from authmilter.ports import Lookup
 
 __all__ = ["ArcOutcome", "body_needs", "broken", "conclude", "signed_block", "verify", "verify_headers"]
@@ -118,9 +118,7 @@ def signed_block(message: Message, signature: MessageSignature) -> bytes:
 
     Linear in the header block and h=.
     """
-    own, form = signature.header, signature.header_form
-    fields = signed_fields(message.by_name, signature.names, own, form is Canonicalization.RELAXED)
-    return fields + canonical_field(own.name, unsigned_value(own.value), form)
+    return signed_data(message.by_name, signature.names, signature.header, signature.header_form is _RELAXED)
 
 
 def _signatures(

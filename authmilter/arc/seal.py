@@ -35,8 +35,9 @@ from authmilter.dkim.sign import (
     plan,
 )
 from authmilter.mail import Origin
-from authmilter.message import Message
+from authmilter.message import Header, Message
 from authmilter.names import Address, Domain, Recipient
+from authmilter.octets.chosen import signed_data
 
 __all__ = [
     "NEED",
@@ -257,12 +258,8 @@ def make(
     planned = plan(message, (settings.entry,), settings.signature)
     if isinstance(planned, Unsignable):
         return NotSealed(NotSealedReason.UNSIGNABLE, planned.detail)
-    dkim = message.fields("dkim-signature")[-MAX_DKIM:]
-    names = (*planned.names, *("dkim-signature" for _ in dkim))
-    # the fields in the order of h=: of one name the last one first (RFC 6376 §5.4.2)
-    signed = b"".join(
-        canonical_field(h.name, h.value, _RELAXED) + _CRLF for h in (*planned.headers, *reversed(dkim))
-    )
+    signatures = min(len(message.fields("dkim-signature")), MAX_DKIM)
+    names = (*planned.names, *["dkim-signature"] * signatures)
     entry = settings.entry
     where = f"d={entry.domain.ascii}; s={entry.selector};".encode("ascii")
     instance, seconds = b"i=%d;" % place.instance, b"t=%d;" % int(now.timestamp())
@@ -271,7 +268,7 @@ def make(
         instance + b" a=rsa-sha256; c=relaxed/relaxed; " + seconds + _FOLD + where
         + _FOLD + fold_names(names) + _FOLD + b"bh=" + base64.b64encode(digest.digest) + b";" + _FOLD + b"b="
     )  # fmt: skip
-    ams += _signature(entry, signed + _canonical(1, ams))
+    ams += _signature(entry, signed_data(message.by_name, names, Header(_NAMES[1], b" " + ams), True))
     seal = (
         instance
         + b" a=rsa-sha256; "

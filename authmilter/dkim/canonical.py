@@ -15,14 +15,15 @@ Fails never: everything here is total.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, NamedTuple
 
 from authmilter.mail import BodyFacts
 from authmilter.makers import maker
-from authmilter.octets.chosen import bare_line_ends, relaxed_body, relaxed_field
+from authmilter.octets.chosen import AFTER_CR, BARE_CR, BARE_LF, body_piece, line_ends, relaxed_field
 
 __all__ = [
     "BodyDigest",
@@ -41,8 +42,10 @@ class Canonicalization(StrEnum):
     RELAXED = "relaxed"
 
 
-@dataclass(frozen=True, slots=True)
-class BodyNeed:
+_SIMPLE, _RELAXED = Canonicalization.SIMPLE, Canonicalization.RELAXED
+
+
+class BodyNeed(NamedTuple):
     """A hash that some signature needs: of the body in that form, its first `length` octets or (None) all of it."""
 
     canonicalization: Canonicalization
@@ -66,7 +69,7 @@ def canonical_field(name: bytes, value: bytes, how: Canonicalization) -> bytes:
 
     `name` and `value` are the octets before and after the colon, folds as CRLF and a blank or tab.
     """
-    if how is Canonicalization.SIMPLE:
+    if how is _SIMPLE:
         return name + b":" + value  # RFC 6376 §3.4.1
     return relaxed_field(name, value)
 
@@ -78,24 +81,46 @@ _EMPTY_LINES = 4096
 _CRLFS = b"\r\n" * _EMPTY_LINES
 
 
+_NO_LF = BARE_CR | AFTER_CR
+
+
 _make_digest = maker(BodyDigest)
 _make_facts = maker(BodyFacts)
 
 
-class _Sink:
-    """One digest in the making, over the first `left` octets or (None) over all of them."""
+class _Form(NamedTuple):
+    """The digests wanted of one canonical form: of all of it, if so, and of its first octets (RFC 6376 §3.5 l=)."""
+
+    relaxed: bool
+    whole: BodyNeed | None
+    parts: tuple[BodyNeed, ...]
+
+
+@lru_cache(maxsize=64)
+def _forms(needs: frozenset[BodyNeed]) -> tuple[_Form, ...]:
+    """Sort the needs by canonical form. Most messages have one, and the same as the last."""
+    forms: list[_Form] = []
+    for how in Canonicalization:
+        wanted = [need for need in needs if need.canonicalization is how]
+        if wanted:
+            whole = next((need for need in wanted if need.length is None), None)
+            parts = tuple([need for need in wanted if need.length is not None])
+            forms.append(_Form(how is _RELAXED, whole, parts))
+    return tuple(forms)
+
+
+class _Part:
+    """The digest over the first octets in the making; `left` of them are still to come."""
 
     __slots__ = ("hash", "left", "need")
 
     def __init__(self, need: BodyNeed) -> None:
         self.need = need
-        self.hash = hashlib.new(need.hash)
-        self.left = need.length
+        self.hash = hashlib.sha256()
+        self.left = need.length or 0
 
     def take(self, data: bytes) -> None:
-        if self.left is None:
-            self.hash.update(data)
-        elif self.left:
+        if self.left:
             # RFC 6376 §3.5 l=: the number of octets of the body *after* canonicalization
             part = data[: self.left]
             self.hash.update(part)
@@ -105,64 +130,87 @@ class _Sink:
 class _Stream:
     """One canonical form of the body in the making, and the digests over it."""
 
-    __slots__ = ("_empty", "_held", "_relaxed", "_sinks", "length")
+    __slots__ = ("_empty", "_form", "_held", "_length", "_open", "_parts", "_whole")
 
-    def __init__(self, how: Canonicalization, needs: Iterable[BodyNeed]) -> None:
-        self._relaxed = how is Canonicalization.RELAXED
-        self._sinks = tuple([_Sink(need) for need in needs])
-        # the end of the last piece, as long as what follows decides what it means: [SP] [CR]
+    def __init__(self, form: _Form) -> None:
+        self._form = form
+        self._whole = None if form.whole is None else hashlib.sha256()
+        self._parts = tuple(map(_Part, form.parts))
+        # the end of what has come, as long as what follows decides what it means
         self._held = b""
+        # whether a CRLF is missing to end the last line: RFC 6376 §3.4.3 makes one of an empty body, §3.4.4 does not
+        self._open = not form.relaxed
         # CRLFs that are only part of the canonical body if something follows them
         self._empty = 0
-        self.length = 0
+        self._length = 0
 
     def update(self, data: bytes) -> None:
         if self._held:
             data = self._held + data
-        held = b""
-        if data.endswith(b"\r"):
-            held = b"\r"
-            data = data[:-1]
-        if self._relaxed:
-            stripped = data.rstrip(b" \t")
-            if len(stripped) != len(data):
-                held = b" " + held
-                data = stripped
-            data = relaxed_body(data)
-        self._held = held
-        self._take(data)
-
-    def finish(self) -> None:
-        if self._held.endswith(b"\r"):
-            self._take(self._held)  # nothing followed: a bare CR, and the blank before it, are content
-        self._held = b""
-        # RFC 6376 §3.4.3: empty lines at the end become one CRLF, and an empty body becomes one too.
-        # RFC 6376 §3.4.4: they vanish, a last line without CRLF gets one, an empty body stays empty.
-        if self.length or not self._relaxed:
-            self._emit(b"\r\n")
-
-    def digests(self) -> Iterable[tuple[BodyNeed, BodyDigest]]:
-        return [(sink.need, _make_digest(sink.hash.digest(), self.length)) for sink in self._sinks]
-
-    def _take(self, data: bytes) -> None:
-        empty = 0
-        if data.endswith(b"\r\n"):
-            # Count the CRLFs at the end: whatever CR and LF stand there, with each CRLF as one mark.
-            tail = data[len(data.rstrip(b"\r\n")) :].replace(b"\r\n", b".")
-            empty = len(tail) - len(tail.rstrip(b"."))
-            data = data[: len(data) - 2 * empty]
-        if data:
-            while self._empty:
-                lines = min(self._empty, _EMPTY_LINES)
-                self._emit(_CRLFS[: 2 * lines])
-                self._empty -= lines
-            self._emit(data)
+        piece, empty, self._held = body_piece(data, self._form.relaxed)
+        if piece:
+            if self._empty:
+                self._write_empty_lines()
+            self._write(piece)
+            self._open = not piece.endswith(b"\r\n")
         self._empty += empty
 
-    def _emit(self, data: bytes) -> None:
-        self.length += len(data)
-        for sink in self._sinks:
-            sink.take(data)
+    def finish(self, found: dict[BodyNeed, BodyDigest]) -> None:
+        """Put the digest of each need into `found`."""
+        if self._held.endswith(b"\r"):
+            # nothing followed: a bare CR, and the blank before it, are content
+            self._write_empty_lines()
+            self._write(self._held)
+            self._open = True
+        if self._open:
+            self._write(b"\r\n")
+        form = self._form
+        if form.whole is not None and self._whole is not None:
+            found[form.whole] = _make_digest(self._whole.digest(), self._length)
+        for part in self._parts:
+            found[part.need] = _make_digest(part.hash.digest(), self._length)
+
+    def _write(self, data: bytes) -> None:
+        self._length += len(data)
+        if self._whole is not None:
+            self._whole.update(data)
+        for part in self._parts:
+            part.take(data)
+
+    def _write_empty_lines(self) -> None:
+        while self._empty:
+            lines = min(self._empty, _EMPTY_LINES)
+            self._write(_CRLFS[: 2 * lines])
+            self._empty -= lines
+
+
+class _Watch:
+    """Looks for octets over 127, and lines over 998 octets; `line` is how many came since the last LF."""
+
+    __slots__ = ("eight_bit", "line", "long_line")
+
+    def __init__(self) -> None:
+        self.eight_bit = False
+        self.long_line = False
+        self.line = 0
+
+    def update(self, chunk: bytes) -> None:
+        """Take the next octets: each step goes as far as a line may, back to its last LF."""
+        if not self.eight_bit:
+            self.eight_bit = not chunk.isascii()
+        if self.long_line:
+            return
+        begin, size = -self.line, len(chunk)
+        while True:
+            # 998 octets, CR and LF
+            found = chunk.rfind(b"\n", max(begin, 0), begin + MAX_LINE + 2)
+            if found < 0:
+                if size - begin >= MAX_LINE + 2:
+                    self.long_line = True
+                    return
+                break
+            begin = found + 1
+        self.line = size - begin
 
 
 class BodyHasher:
@@ -173,44 +221,23 @@ class BodyHasher:
         watch: also look for what a later hop may change: long lines and octets over 127 (see `BodyFacts`).
     """
 
-    __slots__ = (
-        "_after_cr",
-        "_bare_cr",
-        "_bare_lf",
-        "_eight_bit",
-        "_line",
-        "_long_line",
-        "_size",
-        "_streams",
-        "_watch",
-    )
+    __slots__ = ("_ends", "_size", "_streams", "_watch")
 
     def __init__(self, needs: frozenset[BodyNeed], *, watch: bool = False) -> None:
-        by_form: dict[Canonicalization, list[BodyNeed]] = {}
-        for need in needs:
-            by_form.setdefault(need.canonicalization, []).append(need)
-        self._streams = tuple([_Stream(how, wanted) for how, wanted in by_form.items()])
+        self._streams = tuple(map(_Stream, _forms(needs)))
         self._size = 0
-        self._after_cr = False
-        self._bare_cr = False
-        self._bare_lf = False
-        self._watch = watch
-        self._eight_bit = False
-        self._long_line = False
-        # octets since the last LF
-        self._line = 0
+        # what `line_ends` knows of the body so far
+        self._ends = 0
+        self._watch = _Watch() if watch else None
 
     def update(self, chunk: bytes) -> None:
         """Take the next octets of the body; they may be cut anywhere."""
         if not chunk:
             return
         self._size += len(chunk)
-        if not (self._bare_cr and self._bare_lf):
-            bare_cr, bare_lf, self._after_cr = bare_line_ends(chunk, self._after_cr)
-            self._bare_cr |= bare_cr
-            self._bare_lf |= bare_lf
-        if self._watch:
-            self._look_ahead(chunk)
+        self._ends = line_ends(chunk, self._ends)
+        if self._watch is not None:
+            self._watch.update(chunk)
         for stream in self._streams:
             stream.update(chunk)
 
@@ -218,35 +245,22 @@ class BodyHasher:
         """Return the digest of each need. Call it once, after the last `update`."""
         found: dict[BodyNeed, BodyDigest] = {}
         for stream in self._streams:
-            stream.finish()
-            found.update(stream.digests())
+            stream.finish(found)
         return found
 
     def facts(self) -> BodyFacts:
         """Return what is known of the body as received so far; at any time."""
+        ends, watch = self._ends, self._watch
+        # (nothing follows a CR at the end)
+        bare_cr, bare_lf = ends & _NO_LF != 0, ends & BARE_LF != 0
+        if watch is None:
+            return _make_facts(size=self._size, bare_cr=bare_cr, bare_lf=bare_lf)
+        # (a last line that has no end yet is as long as it is)
+        long_line = watch.long_line or watch.line > MAX_LINE
         return _make_facts(
             size=self._size,
-            bare_cr=self._bare_cr or self._after_cr,
-            bare_lf=self._bare_lf,
-            # (a last line that has no end yet is as long as it is)
-            long_line=self._long_line or self._line > MAX_LINE,
-            eight_bit=self._eight_bit,
+            bare_cr=bare_cr,
+            bare_lf=bare_lf,
+            long_line=long_line,
+            eight_bit=watch.eight_bit,
         )
-
-    def _look_ahead(self, chunk: bytes) -> None:
-        """Find octets over 127, and lines over 998 octets: each step goes as far as a line may, back to its last LF."""
-        if not self._eight_bit:
-            self._eight_bit = not chunk.isascii()
-        if self._long_line:
-            return
-        begin, size = -self._line, len(chunk)
-        while True:
-            # 998 octets, CR and LF
-            found = chunk.rfind(b"\n", max(begin, 0), begin + MAX_LINE + 2)
-            if found < 0:
-                if size - begin >= MAX_LINE + 2:
-                    self._long_line = True
-                    return
-                break
-            begin = found + 1
-        self._line = size - begin

@@ -30,20 +30,21 @@ signature, which a result that is no pass is.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
+from operator import attrgetter
 from typing import Final
 
 from authmilter.dkim import key as keys
-from authmilter.dkim.canonical import BodyDigests, BodyHasher, BodyNeed, Canonicalization, canonical_field
+from authmilter.dkim.canonical import BodyDigests, BodyHasher, BodyNeed, Canonicalization
 from authmilter.dkim.key import KeyRecord
 from authmilter.dkim.result import DkimProblem, DkimResult, DkimStatus
 from authmilter.dkim.signature import DkimLimits, Signature, read
-from authmilter.dns.answer import Answer, Failed, FailureKind, Found
+from authmilter.dns.answer import Answer, Failed, FailureKind, Found, Question
 from authmilter.makers import maker
 from authmilter.message import Message
-from authmilter.octets.chosen import signed_fields, unsigned_value
+from authmilter.octets.chosen import signed_data
 from authmilter.ports import Lookup
 
 __all__ = ["STATUSES", "HeaderOutcome", "body_needs", "broken", "conclude", "verify", "verify_headers"]
@@ -101,29 +102,29 @@ _CRITICAL = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class HeaderOutcome:
     """What the headers and the key say of one signature; the body is judged later.
 
-    `problem` None: b= verifies over the header fields. `key_bits` and `testing` are the key's, as far as one
-    was seen; `unsigned_critical` as in `DkimResult`, empty where h= was not read.
+    `result` is what the signature gives if the body is the signed one, and nothing else speaks against it.
     """
 
     signature: Signature
-    problem: DkimProblem | None = None
-    detail: str = ""
-    key_bits: int = 0
-    testing: bool = False
-    unsigned_critical: tuple[str, ...] = ()
+    result: DkimResult
 
 
 _make_dkim_result = maker(DkimResult)
 _make_header_outcome = maker(HeaderOutcome)
+_RELAXED = Canonicalization.RELAXED
+_PASS = DkimStatus.PASS
+_SIGNATURE = DkimProblem.SIGNATURE
+_NO_RECORD = KeyRecord()
+_need = attrgetter("need")
 
 
 def body_needs(signatures: Iterable[Signature]) -> frozenset[BodyNeed]:
     """Return the body hashes that the readable signatures need (at most `DkimLimits.body_hashes`)."""
-    return frozenset([s.need for s in signatures if s.need is not None])
+    return frozenset(filter(None, map(_need, signatures)))
 
 
 def verify_headers(
@@ -142,23 +143,23 @@ def verify_headers(
         Missing: naming all the keys that are not at hand; nothing has been computed yet.
     """
     seconds = int(now.timestamp())
-    problems = [_at_the_time(s, limits, seconds) for s in signatures]
-    questions = dict.fromkeys(
-        [
-            s.question
-            for s, problem in zip(signatures, problems, strict=True)
-            if problem is None and s.question is not None
-        ]
-    )
-    answers = dict(zip(questions, lookup.ask_all(questions), strict=True))
+    questions: dict[Question, None] = {}
+    refused: dict[int, tuple[DkimProblem, str]] = {}
+    for signature in signatures:
+        refusal = _before_key(signature, limits, seconds)
+        if refusal is not None:
+            refused[signature.position] = refusal
+        elif signature.question is not None:
+            questions[signature.question] = None
+    answers: dict[Question | None, Answer] = dict(zip(questions, lookup.ask_all(questions), strict=True))
     outcomes: list[HeaderOutcome] = []
-    for signature, problem in zip(signatures, problems, strict=True):
-        if problem is not None:
-            outcomes.append(_outcome(message, signature, *problem))
-        elif signature.question is None:
-            outcomes.append(_outcome(message, signature, signature.problem, signature.detail))
+    for signature in signatures:
+        refusal = refused.get(signature.position)
+        if refusal is None:
+            result = _with_key(message, signature, answers[signature.question], limits)
         else:
-            outcomes.append(_with_key(message, signature, answers[signature.question], limits))
+            result = _result(message, signature, *refusal)
+        outcomes.append(_make_header_outcome(signature, result))
     return tuple(outcomes)
 
 
@@ -189,15 +190,13 @@ def verify(
 
 def broken(signatures: Iterable[Signature]) -> tuple[DkimResult, ...]:
     """Return the results of signatures whose verification failed in a way nobody foresaw: never a pass."""
-    return tuple(
-        _result(HeaderOutcome(signature=s), DkimProblem.INTERNAL, "the check failed", unsigned=0)
-        for s in signatures
-    )
+    return tuple(_result(None, s, DkimProblem.INTERNAL, "the check failed") for s in signatures)
 
 
-def _at_the_time(signature: Signature, limits: DkimLimits, now: int) -> tuple[DkimProblem, str] | None:
+def _before_key(signature: Signature, limits: DkimLimits, now: int) -> tuple[DkimProblem, str] | None:
+    """Return what the text and the time say against the signature; None: it has a question, and the key decides."""
     if signature.problem is not None:
-        return None
+        return signature.problem, signature.detail
     if signature.timestamp is not None and signature.timestamp > now + limits.clock_skew:
         return DkimProblem.TIMES, "t= lies in the future"
     if (
@@ -207,13 +206,6 @@ def _at_the_time(signature: Signature, limits: DkimLimits, now: int) -> tuple[Dk
     ):
         return DkimProblem.EXPIRED, "x= has passed"
     return None
-
-
-def _signed(message: Message, signature: Signature) -> bytes:
-    """Return what b= is computed over (RFC 6376 §3.7). Linear in the header block and h=."""
-    own, form = signature.header, signature.header_form
-    fields = signed_fields(message.by_name, signature.names, own, form is Canonicalization.RELAXED)
-    return fields + canonical_field(own.name, unsigned_value(own.value), form)
 
 
 @lru_cache(maxsize=512)
@@ -242,49 +234,37 @@ def _unsigned_critical(message: Message, signature: Signature) -> tuple[str, ...
     return tuple(found)
 
 
-def _outcome(
-    message: Message,
-    signature: Signature,
-    problem: DkimProblem | None,
-    detail: str,
-    record: KeyRecord | None = None,
-) -> HeaderOutcome:
-    return _make_header_outcome(
-        signature=signature,
-        problem=problem,
-        detail=detail,
-        key_bits=record.bits if record is not None else 0,
-        testing=record is not None and record.testing,
-        unsigned_critical=_unsigned_critical(message, signature),
-    )
-
-
-def _with_key(message: Message, signature: Signature, answer: Answer, limits: DkimLimits) -> HeaderOutcome:
+def _with_key(message: Message, signature: Signature, answer: Answer, limits: DkimLimits) -> DkimResult:
     """Verify with the key that `answer` holds."""
-    if isinstance(answer, Failed):
+    texts: tuple[bytes, ...] = ()
+    if isinstance(answer, Found):
+        texts = answer.texts()
+    elif isinstance(answer, Failed):
         if answer.kind is FailureKind.LIMIT:
-            return _outcome(message, signature, DkimProblem.LIMIT, "no answer for the key within our budget")
+            return _result(message, signature, DkimProblem.LIMIT, "no answer for the key within our budget")
         # RFC 6376 §6.1.2: If the query ... fails to respond, the Verifier MAY seek a later verification attempt
-        return _outcome(message, signature, DkimProblem.KEY_UNAVAILABLE, f"key lookup: {answer.kind.value}")
-    texts = answer.texts() if isinstance(answer, Found) else ()
+        return _result(message, signature, DkimProblem.KEY_UNAVAILABLE, f"key lookup: {answer.kind.value}")
     records = keys.usable(texts, records=limits.key_records, octets=limits.txt_bytes)
     if not records:
-        return _outcome(message, signature, DkimProblem.NO_KEY, "there is no key record")
+        return _result(message, signature, DkimProblem.NO_KEY, "there is no key record")
     data = b""
     worst: tuple[DkimProblem, str, KeyRecord] | None = None
     for record in records:
         refused = _refused(record, signature, limits)
         if refused is None and record.key is not None:
-            data = data or _signed(message, signature)
+            # RFC 6376 §3.7. Linear in the header block and h=.
+            data = data or signed_data(
+                message.by_name, signature.names, signature.header, signature.header_form is _RELAXED
+            )
             if record.key.verify(signature.signature, data):
-                return _outcome(message, signature, None, "", record)
+                return _result(message, signature, None, "", record)
             # A key that could have made the signature and did not says more than one that could not have.
-            if worst is None or worst[0] is not DkimProblem.SIGNATURE:
-                worst = DkimProblem.SIGNATURE, "b= does not hold for the signed header fields", record
+            if worst is None or worst[0] is not _SIGNATURE:
+                worst = _SIGNATURE, "b= does not hold for the signed header fields", record
         elif worst is None and refused is not None:
             worst = (*refused, record)
     assert worst is not None  # one of the branches was taken: a record without a problem has a key
-    return _outcome(message, signature, *worst)
+    return _result(message, signature, *worst)
 
 
 def _refused(record: KeyRecord, signature: Signature, limits: DkimLimits) -> tuple[DkimProblem, str] | None:
@@ -310,45 +290,60 @@ def _refused(record: KeyRecord, signature: Signature, limits: DkimLimits) -> tup
 
 
 def _conclude(outcome: HeaderOutcome, digests: BodyDigests | None, limits: DkimLimits) -> DkimResult:
-    signature, problem, detail = outcome.signature, outcome.problem, outcome.detail
-    if problem is not None and problem is not DkimProblem.SIGNATURE:
-        return _result(outcome, problem, detail, unsigned=0)
+    signature, result = outcome.signature, outcome.result
+    problem = result.problem
+    if problem is not None and problem is not _SIGNATURE:
+        return result
     digest = digests.get(signature.need) if digests is not None and signature.need is not None else None
     if digest is None:
         if problem is None:
-            problem, detail = DkimProblem.LIMIT, "the body was not hashed to its end"
-        return _result(outcome, problem, detail, unsigned=0)
+            return _refuted(result, DkimProblem.LIMIT, "the body was not hashed to its end")
+        return result
     length = signature.body_length
-    unsigned = max(0, digest.length - length) if length is not None else 0
-    if length is not None and length > digest.length:
-        # RFC 6376 §3.5 l=: the value MUST NOT be larger than the actual number of octets
-        problem, detail = DkimProblem.BODY_LENGTH, "l= is longer than the body"
-    elif digest.digest != signature.body_hash:
+    if length is not None:
+        if length > digest.length:
+            # RFC 6376 §3.5 l=: the value MUST NOT be larger than the actual number of octets
+            return _refuted(result, DkimProblem.BODY_LENGTH, "l= is longer than the body")
+        result = replace(result, unsigned_body_bytes=digest.length - length)
+    if digest.digest != signature.body_hash:
         # RFC 6376 §6.1.3 step 2, told before a b= that does not hold either: the body is what changed
-        problem, detail = DkimProblem.BODY_HASH, "bh= is not the hash of the body"
-    elif problem is None and "from" in outcome.unsigned_critical:
-        problem, detail = DkimProblem.UNSIGNED_AUTHOR, "a From field of the message is not signed"
-    elif problem is None and unsigned and limits.unsigned_body == "policy":
-        problem, detail = DkimProblem.UNSIGNED_BODY, f"l= leaves {unsigned} octets of the body unsigned"
-    elif problem is None and outcome.testing and limits.testing == "ignore":
-        problem, detail = DkimProblem.TESTING, "the key is in testing mode"
-    return _result(outcome, problem, detail, unsigned=unsigned)
+        return _refuted(result, DkimProblem.BODY_HASH, "bh= is not the hash of the body")
+    if problem is not None:
+        return result
+    if "from" in result.unsigned_critical:
+        return _refuted(result, DkimProblem.UNSIGNED_AUTHOR, "a From field of the message is not signed")
+    unsigned = result.unsigned_body_bytes
+    if unsigned and limits.unsigned_body == "policy":
+        detail = f"l= leaves {unsigned} octets of the body unsigned"
+        return _refuted(result, DkimProblem.UNSIGNED_BODY, detail)
+    if result.testing and limits.testing == "ignore":
+        return _refuted(result, DkimProblem.TESTING, "the key is in testing mode")
+    return result
 
 
-def _result(outcome: HeaderOutcome, problem: DkimProblem | None, detail: str, *, unsigned: int) -> DkimResult:
-    signature = outcome.signature
+def _refuted(result: DkimResult, problem: DkimProblem, detail: str) -> DkimResult:
+    return replace(result, status=STATUSES[problem], problem=problem, detail=detail)
+
+
+def _result(
+    message: Message | None,
+    signature: Signature,
+    problem: DkimProblem | None,
+    detail: str,
+    record: KeyRecord = _NO_RECORD,
+) -> DkimResult:
+    """Return what a signature gives before the body is looked at; `message` None: nothing is said of its fields."""
     return _make_dkim_result(
-        status=DkimStatus.PASS if problem is None else STATUSES[problem],
+        status=_PASS if problem is None else STATUSES[problem],
         domain=signature.domain,
         selector=signature.selector,
         identity=signature.identity,
         algorithm=signature.algorithm,
-        key_bits=outcome.key_bits,
+        key_bits=record.bits,
         signed_headers=signature.names,
-        unsigned_critical=outcome.unsigned_critical,
+        unsigned_critical=_unsigned_critical(message, signature) if message is not None else (),
         body_length=signature.body_length,
-        unsigned_body_bytes=unsigned,
-        testing=outcome.testing,
+        testing=record.testing,
         signature_start=signature.signature_start,
         timestamp=signature.timestamp,
         expires=signature.expires,

@@ -6,13 +6,14 @@ remembered by their octets, so that a key is decoded once however often its sign
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from authmilter.dkim import crypto
 from authmilter.dkim.result import DkimProblem
-from authmilter.dkim.taglist import TagListError, decode_base64, parse_tag_list
+from authmilter.dkim.taglist import TagListError, parse_tag_list
+from authmilter.octets.chosen import base64_octets
 
 __all__ = ["KeyRecord", "parse", "usable"]
 
@@ -25,7 +26,8 @@ class KeyRecord:
     """What a key record says.
 
     `kind` is k= (`rsa`, `ed25519` or what else stands there), `hashes` h= or None for all, `for_mail` whether
-    s= allows e-mail, `testing` and `strict` the flags t=y and t=s, `key` the public key where p= holds one.
+    s= allows e-mail, `testing` and `strict` the flags t=y and t=s, `key` the public key where p= holds one, `bits` its
+    RSA modulus's, 256 for Ed25519, 0 without a key.
     `problem` is KEY_SYNTAX (not a key record at all), KEY_REVOKED, KEY_TYPE (a kind we do not know) or
     KEY_TOO_LONG (the exponent); what depends on the signature is judged by `check`.
     """
@@ -36,13 +38,9 @@ class KeyRecord:
     testing: bool = False
     strict: bool = False
     key: crypto.PublicKey | None = None
+    bits: int = 0
     problem: DkimProblem | None = None
     detail: str = ""
-
-    @property
-    def bits(self) -> int:
-        """The RSA modulus's bits, 256 for Ed25519, 0 without a key."""
-        return self.key.bits if self.key is not None else 0
 
 
 def _refused(detail: str) -> KeyRecord:
@@ -84,7 +82,7 @@ def parse(txt: bytes) -> KeyRecord:
     elif kind not in {"rsa", "ed25519"}:
         problem, detail = DkimProblem.KEY_TYPE, "the key is of an unknown kind"
     else:
-        octets = decode_base64(public)
+        octets = base64_octets(public)
         if octets is None:
             problem, detail = DkimProblem.KEY_SYNTAX, "p= is no base64"
         elif kind == "rsa":
@@ -107,18 +105,21 @@ def parse(txt: bytes) -> KeyRecord:
         testing="y" in flags,
         strict="s" in flags,
         key=key,
+        bits=key.bits if key is not None else 0,
         problem=problem,
         detail=detail,
     )
 
 
-def usable(texts: Iterable[bytes], *, records: int, octets: int) -> tuple[KeyRecord, ...]:
+def usable(texts: Sequence[bytes], *, records: int, octets: int) -> tuple[KeyRecord, ...]:
     """Return the key records among the TXT records of one name: at most `records`, never empty for some text.
 
     RFC 6376 §3.6.2.2 leaves several records undefined: what is no key record (a wildcard's SPF or
     verification text) is passed over; if nothing else is there, that is the answer. A record of more than
     `octets` octets is not read: its problem is LIMIT.
     """
+    if len(texts) == 1 and len(texts[0]) <= octets:
+        return (parse(texts[0]),)  # most names
     found: list[KeyRecord] = []
     first: KeyRecord | None = None
     for txt in texts:

@@ -15,20 +15,22 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 from authmilter import grammar
-from authmilter.dkim.canonical import BodyDigests, BodyNeed, Canonicalization, canonical_field
+from authmilter.dkim.canonical import BodyDigests, BodyNeed, Canonicalization
 from authmilter.dkim.crypto import SigningKey
 from authmilter.dns.answer import Question, RdType
 from authmilter.errors import InvalidName
 from authmilter.mail import BodyFacts
 from authmilter.message import DefectKind, Header, Message
 from authmilter.names import Domain
+from authmilter.octets.chosen import signed_data
 
 __all__ = [
     "CURES",
@@ -157,7 +159,8 @@ class SigningEntry:
         return key_question(self.domain, self.selector)
 
 
-def _names(texts: Iterable[str]) -> tuple[str, ...]:
+@lru_cache(maxsize=64)
+def _names(texts: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text.lower() for text in texts))
 
 
@@ -224,7 +227,7 @@ class SignatureSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningPlan:
-    """What will be signed: the `entries`, the `names` of h= in order, the `headers` they stand for, and how.
+    """What will be signed: the `entries`, the `names` of h= in order, the `message` whose fields they are, and how.
 
     `risks` are those that the header block shows; `because` is the line of the configuration that decided, for the
     log.
@@ -232,7 +235,7 @@ class SigningPlan:
 
     entries: tuple[SigningEntry, ...]
     names: tuple[str, ...]
-    headers: tuple[Header, ...] = field(repr=False)
+    message: Message = field(repr=False)
     settings: SignatureSettings
     risks: frozenset[Risk] = frozenset()
     because: str = ""
@@ -286,25 +289,27 @@ def plan(
         settings: see there.
         because: kept in the plan.
     """
-    if not message.fields("from"):
+    index = message.by_name
+    if "from" not in index:
         # RFC 6376 §5.4: The From header field MUST be signed
         return Unsignable(UnsignableReason.NO_FROM, "there is no From field")
     names: list[str] = []
     for name in _names(settings.oversign):
-        names += [name] * (len(message.fields(name)) + 1)
+        names.append(name)
+        if name in index:
+            names += [name] * len(index[name])
     for name in _names(settings.oversign_present):
-        present = len(message.fields(name))
-        if present:
-            names += [name] * (present + 1)
+        if name in index:
+            names += [name] * (len(index[name]) + 1)
     plain = settings.sign
-    if settings.one_click and message.fields("list-unsubscribe-post"):
+    if settings.one_click and "list-unsubscribe-post" in index:
         # RFC 8058 §4: The message needs a valid signature that covers at least the List-Unsubscribe and
         # List-Unsubscribe-Post headers.
         plain = (*plain, "list-unsubscribe", "list-unsubscribe-post")
     already = set(names)
     for name in _names(plain):
         if name not in already:
-            names += [name] * len(message.fields(name))
+            names += [name] * len(index.get(name, ()))
     if len(names) > MAX_NAMES:
         return Unsignable(
             UnsignableReason.TOO_MANY_FIELDS, f"h= would name {len(names)} fields, more than {MAX_NAMES}"
@@ -317,34 +322,25 @@ def plan(
     return SigningPlan(
         entries=entries,
         names=tuple(names),
-        headers=tuple(_chosen(message, names)),
+        message=message,
         settings=settings,
         risks=_header_risks(message, signed),
         because=because,
     )
 
 
-def _chosen(message: Message, names: Iterable[str]) -> Iterable[Header]:
-    """Yield the fields that the names stand for (RFC 6376 §5.4.2: the last one not yet taken; none is nothing)."""
-    left: dict[str, list[Header]] = {}
-    for name in names:
-        fields = left.get(name)
-        if fields is None:
-            fields = left[name] = list(message.fields(name))
-        if fields:
-            yield fields.pop()
-
-
 def _header_risks(message: Message, signed: set[str]) -> frozenset[Risk]:
     risks = set()
-    if any(d.kind is DefectKind.LONG_LINE and d.field in signed for d in message.defects):
+    index = message.by_name
+    if message.defects and any(d.kind is DefectKind.LONG_LINE and d.field in signed for d in message.defects):
         risks.add(Risk.LONG_HEADER_LINE)
-    if not message.fields("date"):
+    if "date" not in index:
         risks.add(Risk.NO_DATE)
-    if not message.fields("message-id"):
+    if "message-id" not in index:
         risks.add(Risk.NO_MESSAGE_ID)
-    if any(len(message.fields(name)) > 1 for name in _ONCE):
-        risks.add(Risk.REPEATED_FIELD)
+    for name in _ONCE:
+        if name in index and len(index[name]) > 1:
+            risks.add(Risk.REPEATED_FIELD)
     return frozenset(risks)
 
 
@@ -386,9 +382,7 @@ def finish(planned: SigningPlan, digests: BodyDigests, now: datetime) -> tuple[b
     digest = digests.get(BodyNeed(settings.body_form))
     if digest is None:
         raise ValueError("the digests are not those that the plan needs")
-    form = settings.header_form
-    # RFC 6376 §3.7: the signed fields, each with CRLF, are the same for every signature
-    block = b"".join([canonical_field(h.name, h.value, form) + b"\r\n" for h in planned.headers])
+    index, relaxed = planned.message.by_name, settings.header_form is Canonicalization.RELAXED
     names = fold_names(planned.names)
     body_hash = base64.b64encode(digest.digest)
     seconds = int(now.timestamp())
@@ -398,8 +392,8 @@ def finish(planned: SigningPlan, digests: BodyDigests, now: datetime) -> tuple[b
     values: list[bytes] = []
     for entry in planned.entries:
         unsigned = _unsigned(entry, settings, times, names, body_hash)
-        field_ = canonical_field(b"DKIM-Signature", b" " + unsigned, form)
-        signature = base64.b64encode(entry.key.sign(block + field_))
+        own = Header(b"DKIM-Signature", b" " + unsigned)
+        signature = base64.b64encode(entry.key.sign(signed_data(index, planned.names, own, relaxed)))
         values.append(unsigned + fold_base64(signature))
     return tuple(values)
 
@@ -432,6 +426,7 @@ def _unsigned(
     return head + _FOLD + names + _FOLD + b"bh=" + body_hash + b";" + _FOLD + b"b="
 
 
+@lru_cache(maxsize=256)
 def fold_names(names: tuple[str, ...]) -> bytes:
     """Return `h=...;` folded behind colons."""
     lines: list[str] = []

@@ -17,12 +17,13 @@ from typing import Literal
 from authmilter import grammar, idn
 from authmilter.dkim.canonical import BodyNeed, Canonicalization
 from authmilter.dkim.result import DkimProblem
-from authmilter.dkim.taglist import TagList, TagListError, decode_base64, parse_tag_list
+from authmilter.dkim.taglist import TagList, TagListError, parse_tag_list
 from authmilter.dns.answer import Question, RdType
 from authmilter.errors import InvalidName
 from authmilter.makers import maker
 from authmilter.message import Header, Message
 from authmilter.names import Domain
+from authmilter.octets.chosen import base64_octets, plain_tags
 
 __all__ = ["DkimLimits", "Signature", "read"]
 
@@ -201,7 +202,7 @@ def _tell_apart(found: list[Signature]) -> tuple[Signature, ...]:
 
 def _start(signature: bytes, length: int = 8) -> str:
     """Return the first characters of b= as the header property header.b shows them."""
-    return binascii.b2a_base64(signature[:48], newline=False)[:length].decode("ascii")
+    return binascii.b2a_base64(signature[: length // 4 * 3], newline=False).decode("ascii")
 
 
 @dataclass(slots=True)
@@ -246,8 +247,9 @@ class _Shape:
 
 _make_signature = maker(Signature)
 _SHAPING = ("v", "a", "c", "d", "h", "i", "l", "q", "s")
-#: The tags of a remembered shape have at most this many characters, so that strangers cannot make the memory large.
-_MAX_REMEMBERED = 1024
+#: The field of a remembered shape has at most this many octets, so that strangers cannot make the memory large. One by
+#: a key of 4096 bits has a thousand without h=.
+_MAX_REMEMBERED = 2048
 
 
 @lru_cache(maxsize=1024)
@@ -278,27 +280,25 @@ def _shape(written: tuple[str | None, ...], h_names: int, *, eai: bool) -> _Shap
     )
 
 
-def _of_shape(
-    position: int, header: Header, tags: TagList, limits: DkimLimits, *, eai: bool
-) -> Signature | None:
-    """Return a signature that has nothing wrong with it, by its shape; None: `_fill` says what is wrong, if anything."""
-    values = tags.values
-    written = tuple(map(values.get, _SHAPING))
-    if tags.ill_formed or sum(map(len, filter(None, written))) > _MAX_REMEMBERED:
+def _of_shape(position: int, header: Header, limits: DkimLimits, *, eai: bool) -> Signature | None:
+    """Return a signature that has nothing wrong with it, by its shape; None: `_read_field` says what is wrong, if anything."""
+    value = header.value
+    size = len(value)
+    if size > _MAX_REMEMBERED or size > limits.header_bytes or value.count(b"\n") > limits.folds:
         return None
-    shape = _shape(written, limits.h_names, eai=eai)
+    values = plain_tags(value)
+    if values is None:
+        return None
+    shape = _shape(tuple(map(values.get, _SHAPING)), limits.h_names, eai=eai)
     if shape is None:
         return None
-    signature, body_hash = decode_base64(values.get("b", "")), decode_base64(values.get("bh", ""))
+    signature, body_hash = base64_octets(values.get("b", "")), base64_octets(values.get("bh", ""))
     if signature is None or body_hash is None:
         return None
-    timestamp: int | None = None
-    expires: int | None = None
-    if "t" in values or "x" in values:
-        try:
-            timestamp, expires = _times(values)
-        except _Refused:
-            return None
+    try:
+        timestamp, expires = _times(values)
+    except _Refused:
+        return None
     return _make_signature(
         position=position,
         header=header,
@@ -323,21 +323,18 @@ def _of_shape(
 
 
 def _read_field(position: int, header: Header, limits: DkimLimits, *, eai: bool) -> Signature:
+    ready = _of_shape(position, header, limits, eai=eai)
+    if ready is not None:
+        return ready
     problem: DkimProblem | None = None
     detail = ""
     need: BodyNeed | None = None
-    draft: _Draft | None = None
+    draft = _Draft()
     try:
-        tags = _tags(header, limits)
-        ready = _of_shape(position, header, tags, limits, eai=eai)
-        if ready is not None:
-            return ready
-        draft = _Draft()
-        _fill(draft, tags, limits, eai=eai)
+        _fill(draft, _tags(header, limits), limits, eai=eai)
         need = BodyNeed(draft.body_form, "sha256", draft.body_length)
     except _Refused as refused:
         problem, detail = refused.problem, refused.detail
-        draft = draft or _Draft()
     return Signature(
         position=position,
         header=header,
@@ -388,9 +385,7 @@ def _fill(draft: _Draft, tags: TagList, limits: DkimLimits, *, eai: bool) -> Non
     _read_hashes(draft, values["b"], values["bh"])
     _read_algorithm(draft, algorithm)
     _read_rest(draft, values, limits.h_names, eai=eai)
-    draft.timestamp = _time(values.get("t"), "t")
-    draft.expires = _time(values.get("x"), "x")
-    _check_times(draft.timestamp, draft.expires)
+    draft.timestamp, draft.expires = _times(values)
 
 
 def _read_signer(draft: _Draft, values: Mapping[str, str], *, eai: bool) -> None:
@@ -425,15 +420,12 @@ def _read_rest(draft: _Draft, values: Mapping[str, str], h_names: int, *, eai: b
 
 
 def _times(values: Mapping[str, str]) -> tuple[int | None, int | None]:
-    timestamp, expires = _time(values.get("t"), "t"), _time(values.get("x"), "x")
-    _check_times(timestamp, expires)
-    return timestamp, expires
-
-
-def _check_times(timestamp: int | None, expires: int | None) -> None:
+    timestamp = _time(values["t"], "t") if "t" in values else None
+    expires = _time(values["x"], "x") if "x" in values else None
     if timestamp is not None and expires is not None and expires <= timestamp:
         # RFC 6376 §3.5 x=: the value MUST be greater than the value of t= if both are present.
         raise _Refused(DkimProblem.TIMES, "x= is not after t=")
+    return timestamp, expires
 
 
 def _check_octets(tags: TagList) -> None:
@@ -445,12 +437,12 @@ def _check_octets(tags: TagList) -> None:
 
 
 def _read_hashes(draft: _Draft, signature: str, body_hash: str) -> None:
-    octets = decode_base64(signature)
+    octets = base64_octets(signature)
     if octets is None:
         raise _Refused(DkimProblem.SYNTAX, "b= is no base64")
     draft.signature = octets
     draft.signature_start = _start(octets)
-    octets = decode_base64(body_hash)
+    octets = base64_octets(body_hash)
     if octets is None:
         raise _Refused(DkimProblem.SYNTAX, "bh= is no base64")
     draft.body_hash = octets
@@ -524,9 +516,7 @@ def _read_identity(draft: _Draft, value: str | None, *, eai: bool) -> None:
         raise _Refused(DkimProblem.IDENTITY_MISMATCH, "i= is not at or below d=")
 
 
-def _time(value: str | None, tag: str) -> int | None:
-    if value is None:
-        return None
+def _time(value: str, tag: str) -> int:
     if not _TIME.fullmatch(value):
         raise _Refused(DkimProblem.SYNTAX, f"{tag}= is no number of at most 12 digits")
     return int(value)

@@ -7,7 +7,6 @@ only marked, so that the caller can say which tag was wrong.
 
 from __future__ import annotations
 
-import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from authmilter.makers import maker
 from authmilter.octets.chosen import plain_tags
 
-__all__ = ["TagList", "TagListError", "decode_base64", "parse_tag_list"]
+__all__ = ["TagList", "TagListError", "parse_tag_list"]
 
 # RFC 6376 §3.2; the grammar stands beside `octets.python.plain_tags`, which reads what has nothing odd about it
 _TAG = re.compile(r"[ \t]*([A-Za-z][A-Za-z0-9_]*)[ \t]*=(.*)", re.DOTALL)
@@ -23,9 +22,6 @@ _TAG = re.compile(r"[ \t]*([A-Za-z][A-Za-z0-9_]*)[ \t]*=(.*)", re.DOTALL)
 # RFC 6376 §3.2     VALCHAR =  %x21-3A / %x3C-7E      ; EXCLAMATION to TILDE except SEMICOLON
 # with white space between, and with UTF-8 (RFC 8616 §5, RFC 6532 §3.1); no controls, no stray octets.
 _VALUE = re.compile("[\t -~\u00a0-\ud7ff\ue000-\U0010ffff]*")
-
-# RFC 6376 §2.10    base64string, its white space removed
-_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 
 
 class TagListError(ValueError):
@@ -75,11 +71,3 @@ def parse_tag_list(text: bytes) -> TagList:
     if _VALUE.fullmatch(whole):
         return TagList(values)
     return TagList(values, frozenset(n for n, v in values.items() if not _VALUE.fullmatch(v)))
-
-
-def decode_base64(value: str) -> bytes | None:
-    """Return the octets of a base64string (RFC 6376 §2.10, white space allowed anywhere); None if it is none."""
-    compact = value.replace(" ", "").replace("\t", "")
-    if len(compact) % 4 or not _BASE64.fullmatch(compact):
-        return None
-    return binascii.a2b_base64(compact)

@@ -37,30 +37,12 @@ static int block_changes(const octet *p) {
     return found;
 }
 
-PyDoc_STRVAR(relaxed_body_doc, "relaxed_body(data)\n--\n\nSee authmilter.octets.python.relaxed_body.");
-
-static PyObject *relaxed_body(PyObject *Py_UNUSED(module), PyObject *data) {
-    if (!PyBytes_Check(data)) {
-        PyErr_SetString(PyExc_TypeError, "data must be bytes");
-        return NULL;
-    }
-    const Py_ssize_t size = PyBytes_GET_SIZE(data);
-    const octet *const begin = (const octet *)PyBytes_AS_STRING(data);
-    const octet *const end = begin + size;
-    const octet *p = begin;
-    /* most encoded bodies hold nothing to change, and need no copy */
-    while (end - p > BLOCK && !block_changes(p)) p += BLOCK;
-    if (end - p <= BLOCK) {
-        const octet *q = p;
-        while (q < end && !(*q == '\t' || (*q == ' ' && q + 1 < end && (is_blank(q[1]) || q[1] == '\r')))) q++;
-        if (q == end) return Py_NewRef(data);
-    }
-    PyObject *result = PyBytes_FromStringAndSize(NULL, size);
-    if (result == NULL) return NULL;
-    octet *const first = (octet *)PyBytes_AS_STRING(result);
-    octet *out = first;
-    memcpy(out, begin, (size_t)(p - begin));
-    out += p - begin;
+/* Write [p, end) in relaxed form (RFC 6376 3.4.4), the first `same` octets of which nothing changes, and return the end
+ * of what was written: at most as much as is read. */
+static octet *write_relaxed_body(octet *out, const octet *p, const octet *end, Py_ssize_t same) {
+    memcpy(out, p, (size_t)same);
+    out += same;
+    p += same;
     int pending = 0; /* white space was met, and nothing behind it yet */
     while (p < end) {
         if (!pending && end - p > BLOCK && !block_changes(p)) {
@@ -78,7 +60,7 @@ static PyObject *relaxed_body(PyObject *Py_UNUSED(module), PyObject *data) {
                 continue;
             }
             if (pending) {
-                /* RFC 6376 3.4.4: white space at the end of a line vanishes, elsewhere it is one blank */
+                /* white space at the end of a line vanishes, elsewhere it is one blank */
                 if (!(c == '\r' && p + 1 < end && p[1] == '\n')) *out++ = ' ';
                 pending = 0;
             }
@@ -87,36 +69,99 @@ static PyObject *relaxed_body(PyObject *Py_UNUSED(module), PyObject *data) {
         }
     }
     if (pending) *out++ = ' ';
-    if (_PyBytes_Resize(&result, out - first) < 0) return NULL;
-    return result;
+    return out;
 }
 
-PyDoc_STRVAR(bare_line_ends_doc, "bare_line_ends(data, after_cr)\n--\n\nSee authmilter.octets.python.bare_line_ends.");
+/* How many octets from `p` on the relaxed form leaves as they are: all of them, or whole blocks. */
+static Py_ssize_t unchanged(const octet *p, const octet *end) {
+    const octet *const begin = p;
+    /* most encoded bodies hold nothing to change, and need no copy */
+    while (end - p > BLOCK && !block_changes(p)) p += BLOCK;
+    if (end - p <= BLOCK) {
+        const octet *q = p;
+        while (q < end && !(*q == '\t' || (*q == ' ' && q + 1 < end && (is_blank(q[1]) || q[1] == '\r')))) q++;
+        if (q == end) return end - begin;
+    }
+    return p - begin;
+}
 
-static PyObject *bare_line_ends(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
+PyDoc_STRVAR(body_piece_doc, "body_piece(data, relaxed)\n--\n\nSee authmilter.octets.python.body_piece.");
+
+static PyObject *body_piece(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
     if (count != 2 || !PyBytes_Check(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "bare_line_ends(data: bytes, after_cr: bool)");
+        PyErr_SetString(PyExc_TypeError, "body_piece(data: bytes, relaxed: bool)");
         return NULL;
     }
-    const int after_cr = PyObject_IsTrue(args[1]);
-    if (after_cr < 0) return NULL;
+    PyObject *data = args[0];
+    const int relaxed = PyObject_IsTrue(args[1]);
+    if (relaxed < 0) return NULL;
+    const octet *const begin = (const octet *)PyBytes_AS_STRING(data);
+    const octet *end = begin + PyBytes_GET_SIZE(data);
+    char held[2];
+    Py_ssize_t holds = 0;
+    const int cr = end > begin && end[-1] == '\r';
+    if (cr) end--;
+    if (relaxed && end > begin && is_blank(end[-1])) {
+        held[holds++] = ' ';
+        while (end > begin && is_blank(end[-1])) end--;
+    }
+    if (cr) held[holds++] = '\r';
+    const Py_ssize_t size = end - begin, same = relaxed ? unchanged(begin, end) : size;
+    PyObject *piece = NULL; /* nothing: the first octets of the data are the piece */
+    const octet *first = begin;
+    Py_ssize_t length = size, empty = 0;
+    if (same != size) {
+        piece = PyBytes_FromStringAndSize(NULL, size);
+        if (piece == NULL) return NULL;
+        octet *const out = (octet *)PyBytes_AS_STRING(piece);
+        length = write_relaxed_body(out, begin, end, same) - out;
+        first = out;
+    }
+    while (length >= 2 && first[length - 2] == '\r' && first[length - 1] == '\n') {
+        length -= 2;
+        empty++;
+    }
+    if (length && empty) { /* the first of them ends the last line */
+        length += 2;
+        empty--;
+    }
+    if (piece != NULL) {
+        if (_PyBytes_Resize(&piece, length) < 0) return NULL;
+    } else if (length == PyBytes_GET_SIZE(data)) {
+        piece = Py_NewRef(data);
+    } else {
+        piece = PyBytes_FromStringAndSize((const char *)begin, length);
+        if (piece == NULL) return NULL;
+    }
+    return Py_BuildValue("(Nny#)", piece, empty, held, holds);
+}
+
+/* what `line_ends` knows, as in octets/python.py */
+enum { BARE_CR = 1, BARE_LF = 2, AFTER_CR = 4 };
+
+PyDoc_STRVAR(line_ends_doc, "line_ends(data, known)\n--\n\nSee authmilter.octets.python.line_ends.");
+
+static PyObject *line_ends(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
+    if (count != 2 || !PyBytes_Check(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "line_ends(data: bytes, known: int)");
+        return NULL;
+    }
+    long known = PyLong_AsLong(args[1]);
+    if (known == -1 && PyErr_Occurred()) return NULL;
     const Py_ssize_t size = PyBytes_GET_SIZE(args[0]);
     const octet *const p = (const octet *)PyBytes_AS_STRING(args[0]);
-    int bare_cr = 0, bare_lf = 0, ends = after_cr;
-    if (size > 0) {
-        if (p[0] == '\n') bare_lf = !after_cr;
-        else bare_cr = after_cr;
-        Py_ssize_t i = 0;
+    if (size == 0) return Py_NewRef(args[1]);
+    if (p[0] == '\n') known |= known & AFTER_CR ? 0 : BARE_LF;
+    else known |= known & AFTER_CR ? BARE_CR : 0;
+    if ((known & (BARE_CR | BARE_LF)) != (BARE_CR | BARE_LF)) {
         octet crs = 0, lfs = 0; /* without branches, so that compilers make it vector code */
-        for (; i + 1 < size; i++) {
+        for (Py_ssize_t i = 0; i + 1 < size; i++) {
             crs |= (octet)((p[i] == '\r') & (p[i + 1] != '\n'));
             lfs |= (octet)((p[i] != '\r') & (p[i + 1] == '\n'));
         }
-        bare_cr |= crs;
-        bare_lf |= lfs;
-        ends = p[size - 1] == '\r';
+        known |= (crs ? BARE_CR : 0) | (lfs ? BARE_LF : 0);
     }
-    return Py_BuildValue("NNN", PyBool_FromLong(bare_cr), PyBool_FromLong(bare_lf), PyBool_FromLong(ends));
+    return PyLong_FromLong(p[size - 1] == '\r' ? known | AFTER_CR : known & ~AFTER_CR);
 }
 
 /* -- header fields ----------------------------------------------------------------------------------------------- */
@@ -180,40 +225,78 @@ static PyObject *relaxed_field(PyObject *Py_UNUSED(module), PyObject *const *arg
     return result;
 }
 
-/* Write the fields of a list, each with CRLF; the list is not changed meanwhile, because nothing here runs Python. */
-static PyObject *joined(PyObject *fields, int relaxed) {
-    Py_ssize_t room = 0;
-    const Py_ssize_t count = PyList_GET_SIZE(fields);
-    for (Py_ssize_t i = 0; i < count; i++) room += field_size(PyList_GET_ITEM(fields, i));
-    PyObject *result = PyBytes_FromStringAndSize(NULL, room);
-    if (result == NULL) return NULL;
-    octet *const first = (octet *)PyBytes_AS_STRING(result);
-    octet *out = first;
-    for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *item = PyList_GET_ITEM(fields, i);
-        PyObject *name = PyTuple_GET_ITEM(item, 0), *value = PyTuple_GET_ITEM(item, 1);
-        out = relaxed ? write_relaxed(out, name, value) : write_simple(out, name, value);
-        *out++ = '\r';
-        *out++ = '\n';
+PyDoc_STRVAR(unsigned_value_doc, "unsigned_value(value)\n--\n\nSee authmilter.octets.python.unsigned_value.");
+
+static PyObject *unsigned_value(PyObject *Py_UNUSED(module), PyObject *value) {
+    if (!PyBytes_Check(value)) {
+        PyErr_SetString(PyExc_TypeError, "value must be bytes");
+        return NULL;
     }
-    if (_PyBytes_Resize(&result, out - first) < 0) return NULL;
-    return result;
+    const octet *const begin = (const octet *)PyBytes_AS_STRING(value);
+    const octet *const end = begin + PyBytes_GET_SIZE(value);
+    const octet *spec = begin;
+    for (;;) {
+        const octet *stop = memchr(spec, ';', (size_t)(end - spec));
+        if (stop == NULL) stop = end;
+        const octet *equals = memchr(spec, '=', (size_t)(stop - spec));
+        const octet *first = spec, *last = equals == NULL ? stop : equals;
+        while (first < last && (is_blank(*first) || *first == '\r' || *first == '\n')) first++;
+        while (last > first && (is_blank(last[-1]) || last[-1] == '\r' || last[-1] == '\n')) last--;
+        if (last - first == 1 && *first == 'b') {
+            if (equals == NULL) return Py_NewRef(value);
+            const Py_ssize_t head = equals + 1 - begin, tail = end - stop;
+            PyObject *result = PyBytes_FromStringAndSize(NULL, head + tail);
+            if (result == NULL) return NULL;
+            memcpy(PyBytes_AS_STRING(result), begin, (size_t)head);
+            memcpy(PyBytes_AS_STRING(result) + head, stop, (size_t)tail);
+            return result;
+        }
+        if (stop == end) return Py_NewRef(value);
+        spec = stop + 1;
+    }
 }
 
-PyDoc_STRVAR(signed_fields_doc, "signed_fields(index, names, own, relaxed)\n--\n\nSee authmilter.octets.python.signed_fields.");
+/* Fields of one name, and how many of them have been passed, from the bottom. */
+typedef struct {
+    PyObject *group;
+    Py_ssize_t passed;
+} Taken;
 
-static PyObject *signed_fields(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
-    if (count != 4 || !PyDict_Check(args[0]) || !PyTuple_Check(args[1])) {
-        PyErr_SetString(PyExc_TypeError, "signed_fields(index: dict, names: tuple, own: object, relaxed: bool)");
+/* Return the next of the fields that a name of h= stands for; NULL if there is none. `kept` groups are in `taken`, few:
+ * whoever reads h= takes a hundred or two of names. All references are borrowed: nothing here runs Python. */
+static PyObject *take_field(PyObject *group, PyObject *own, Taken *taken, Py_ssize_t *kept) {
+    Py_ssize_t at = 0;
+    while (at < *kept && taken[at].group != group) at++;
+    if (at == *kept) taken[(*kept)++] = (Taken){group, 0};
+    const Py_ssize_t size = PyTuple_GET_SIZE(group);
+    while (taken[at].passed < size) {
+        /* RFC 6376 5.4.2: the last one not yet taken; 3.5 h=: the signature itself is never among them */
+        PyObject *field = PyTuple_GET_ITEM(group, size - 1 - taken[at].passed++);
+        if (field != own) return field;
+    }
+    return NULL;
+}
+
+PyDoc_STRVAR(signed_data_doc, "signed_data(index, names, own, relaxed)\n--\n\nSee authmilter.octets.python.signed_data.");
+
+static PyObject *signed_data(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
+    if (count != 4 || !PyDict_Check(args[0]) || !PyTuple_Check(args[1]) || !is_field(args[2])) {
+        PyErr_SetString(PyExc_TypeError, "signed_data(index: dict, names: tuple, own: tuple, relaxed: bool)");
         return NULL;
     }
     PyObject *index = args[0], *names = args[1], *own = args[2];
     const int relaxed = PyObject_IsTrue(args[3]);
     if (relaxed < 0) return NULL;
-    PyObject *result = NULL, *chosen = PyList_New(0);
-    PyObject *taken = PyDict_New(); /* name -> how many of its fields, from the bottom, have been passed */
-    if (chosen == NULL || taken == NULL) goto done;
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names); i++) {
+    const Py_ssize_t named = PyTuple_GET_SIZE(names);
+    PyObject *result = NULL, *unsigned_own = unsigned_value(NULL, PyTuple_GET_ITEM(own, 1));
+    PyObject **chosen = PyMem_Calloc((size_t)named + 1, sizeof(PyObject *));
+    Taken *taken = PyMem_Calloc((size_t)named + 1, sizeof(Taken));
+    if (unsigned_own == NULL || chosen == NULL || taken == NULL) {
+        if (!PyErr_Occurred()) PyErr_NoMemory();
+        goto done;
+    }
+    Py_ssize_t fields = 0, kept = 0, room = field_size(own);
+    for (Py_ssize_t i = 0; i < named; i++) {
         PyObject *name = PyTuple_GET_ITEM(names, i);
         if (!PyUnicode_CheckExact(name)) {
             PyErr_SetString(PyExc_TypeError, "names must be str");
@@ -228,55 +311,57 @@ static PyObject *signed_fields(PyObject *Py_UNUSED(module), PyObject *const *arg
             PyErr_SetString(PyExc_TypeError, "index must map to tuples");
             goto done;
         }
-        const Py_ssize_t size = PyTuple_GET_SIZE(group);
-        Py_ssize_t passed = 0;
-        PyObject *before = PyDict_GetItemWithError(taken, name);
-        if (before != NULL) passed = PyLong_AsSsize_t(before);
-        else if (PyErr_Occurred()) goto done;
-        PyObject *field = NULL;
-        while (field == NULL && passed < size) {
-            /* RFC 6376 5.4.2: the last one not yet taken; 3.5 h=: the signature itself is never among them */
-            PyObject *item = PyTuple_GET_ITEM(group, size - 1 - passed++);
-            if (item != own) field = item;
+        PyObject *field = take_field(group, own, taken, &kept);
+        if (field == NULL) continue;
+        if (!is_field(field)) {
+            PyErr_SetString(PyExc_TypeError, "a field must be a tuple of two bytes objects");
+            goto done;
         }
-        if (field != NULL) {
-            if (!is_field(field)) {
-                PyErr_SetString(PyExc_TypeError, "a field must be a tuple of two bytes objects");
-                goto done;
-            }
-            if (PyList_Append(chosen, field) < 0) goto done;
-        }
-        PyObject *now = PyLong_FromSsize_t(passed);
-        if (now == NULL) goto done;
-        const int failed = PyDict_SetItem(taken, name, now);
-        Py_DECREF(now);
-        if (failed < 0) goto done;
+        chosen[fields++] = field;
+        room += field_size(field);
     }
-    result = joined(chosen, relaxed);
+    result = PyBytes_FromStringAndSize(NULL, room);
+    if (result == NULL) goto done;
+    octet *const first = (octet *)PyBytes_AS_STRING(result);
+    octet *out = first;
+    for (Py_ssize_t i = 0; i < fields; i++) {
+        PyObject *name = PyTuple_GET_ITEM(chosen[i], 0), *value = PyTuple_GET_ITEM(chosen[i], 1);
+        out = relaxed ? write_relaxed(out, name, value) : write_simple(out, name, value);
+        *out++ = '\r';
+        *out++ = '\n';
+    }
+    out = relaxed ? write_relaxed(out, PyTuple_GET_ITEM(own, 0), unsigned_own)
+                  : write_simple(out, PyTuple_GET_ITEM(own, 0), unsigned_own);
+    _PyBytes_Resize(&result, out - first);
 done:
-    Py_XDECREF(chosen);
-    Py_XDECREF(taken);
+    Py_XDECREF(unsigned_own);
+    PyMem_Free(chosen);
+    PyMem_Free(taken);
     return result;
+}
+
+/* Whether there is a NUL, LF or octet over 127. Without branches, so that compilers make it vector code. */
+static int has_odd_octet(const octet *p, Py_ssize_t size) {
+    octet found = 0;
+    for (Py_ssize_t i = 0; i < size; i++) found |= (octet)((p[i] == 0) | (p[i] == '\n') | (p[i] >> 7));
+    return found;
 }
 
 /* Whether a field's octets are without any defect: what `_is_plain` of octets/python.py asks of all fields at once. */
 static int field_is_plain(PyObject *name, PyObject *value, Py_ssize_t longest) {
     const octet *p = (const octet *)PyBytes_AS_STRING(value);
     const octet *const end = p + PyBytes_GET_SIZE(value);
-    Py_ssize_t line = PyBytes_GET_SIZE(name) + 1;
-    if (line > longest) return 0;
-    while (p < end) {
-        octet c = *p++;
-        if (c == '\r') {
-            /* a fold: CRLF and white space */
-            if (end - p < 2 || p[0] != '\n' || !is_blank(p[1])) return 0;
-            p++;
-            line = 0;
-            continue;
-        }
-        if (c == '\n' || c == 0 || c > 127 || ++line > longest) return 0;
+    Py_ssize_t before = PyBytes_GET_SIZE(name) + 1; /* octets of the first line that stand before the value */
+    for (;;) {
+        const octet *stop = memchr(p, '\r', (size_t)(end - p));
+        const Py_ssize_t size = (stop == NULL ? end : stop) - p;
+        if (before + size > longest || has_odd_octet(p, size)) return 0;
+        if (stop == NULL) return 1;
+        /* a fold: CRLF and white space */
+        if (end - stop < 3 || stop[1] != '\n' || !is_blank(stop[2])) return 0;
+        before = 0;
+        p = stop + 2;
     }
-    return 1;
 }
 
 PyDoc_STRVAR(fields_size_doc, "fields_size(fields)\n--\n\nSee authmilter.octets.python.fields_size.");
@@ -385,38 +470,8 @@ failed:
 
 /* -- tag lists ----------------------------------------------------------------------------------------------------- */
 
-PyDoc_STRVAR(unsigned_value_doc, "unsigned_value(value)\n--\n\nSee authmilter.octets.python.unsigned_value.");
-
-static PyObject *unsigned_value(PyObject *Py_UNUSED(module), PyObject *value) {
-    if (!PyBytes_Check(value)) {
-        PyErr_SetString(PyExc_TypeError, "value must be bytes");
-        return NULL;
-    }
-    const octet *const begin = (const octet *)PyBytes_AS_STRING(value);
-    const octet *const end = begin + PyBytes_GET_SIZE(value);
-    const octet *spec = begin;
-    for (;;) {
-        const octet *stop = memchr(spec, ';', (size_t)(end - spec));
-        if (stop == NULL) stop = end;
-        const octet *equals = memchr(spec, '=', (size_t)(stop - spec));
-        const octet *first = spec, *last = equals == NULL ? stop : equals;
-        while (first < last && (is_blank(*first) || *first == '\r' || *first == '\n')) first++;
-        while (last > first && (is_blank(last[-1]) || last[-1] == '\r' || last[-1] == '\n')) last--;
-        if (last - first == 1 && *first == 'b') {
-            if (equals == NULL) return Py_NewRef(value);
-            const Py_ssize_t head = equals + 1 - begin, tail = end - stop;
-            PyObject *result = PyBytes_FromStringAndSize(NULL, head + tail);
-            if (result == NULL) return NULL;
-            memcpy(PyBytes_AS_STRING(result), begin, (size_t)head);
-            memcpy(PyBytes_AS_STRING(result) + head, stop, (size_t)tail);
-            return result;
-        }
-        if (stop == end) return Py_NewRef(value);
-        spec = stop + 1;
-    }
-}
-
 static PyObject *ascii_text(const octet *p, Py_ssize_t size) {
+    if (size == 1) return PyUnicode_FromOrdinal(*p); /* Python keeps these, and their hashes: most names of tags */
     PyObject *text = PyUnicode_New(size, 127);
     if (text != NULL) memcpy(PyUnicode_1BYTE_DATA(text), p, (size_t)size);
     return text;
@@ -488,6 +543,62 @@ static PyObject *plain_tags(PyObject *Py_UNUSED(module), PyObject *text) {
     Py_XDECREF(tags);
     if (state < 0) return NULL;
     Py_RETURN_NONE;
+}
+
+/* The values of the characters of base64 (RFC 4648 4), and what other octets are. */
+enum { PADDING = 64, BLANK = 65, WRONG = 66 };
+static octet base64_values[256];
+
+static void fill_base64_values(void) {
+    static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    memset(base64_values, WRONG, sizeof base64_values);
+    for (octet i = 0; i < 64; i++) base64_values[(octet)alphabet[i]] = i;
+    base64_values['='] = PADDING;
+    base64_values[' '] = base64_values['\t'] = BLANK;
+}
+
+PyDoc_STRVAR(base64_octets_doc, "base64_octets(text)\n--\n\nSee authmilter.octets.python.base64_octets.");
+
+static PyObject *base64_octets(PyObject *Py_UNUSED(module), PyObject *text) {
+    if (!PyUnicode_CheckExact(text)) {
+        PyErr_SetString(PyExc_TypeError, "text must be str");
+        return NULL;
+    }
+    if (!PyUnicode_IS_COMPACT_ASCII(text)) Py_RETURN_NONE;
+    const octet *p = (const octet *)PyUnicode_1BYTE_DATA(text);
+    const octet *const end = p + PyUnicode_GET_LENGTH(text);
+    PyObject *result = PyBytes_FromStringAndSize(NULL, (end - p) / 4 * 3 + 3);
+    if (result == NULL) return NULL;
+    octet *const first = (octet *)PyBytes_AS_STRING(result);
+    octet *out = first;
+    uint32_t bits = 0;
+    int characters = 0, padding = 0, wrong = p == end; /* the characters of the last four that are begun */
+    while (p < end && !wrong) {
+        const octet value = base64_values[*p++];
+        if (value < PADDING) {
+            wrong = padding;
+            bits = bits << 6 | value;
+            if (++characters < 4) continue;
+            characters = 0;
+            *out++ = (octet)(bits >> 16);
+            *out++ = (octet)(bits >> 8);
+            *out++ = (octet)bits;
+        } else if (value == PADDING) {
+            padding++;
+            /* two or three characters stand before it, and it makes them four */
+            wrong = characters + padding > 4 || characters < 2;
+        } else {
+            wrong = value == WRONG;
+        }
+    }
+    if (wrong || (characters + padding) % 4 != 0 || (characters == 0 && out == first)) {
+        Py_DECREF(result);
+        Py_RETURN_NONE;
+    }
+    if (padding) *out++ = (octet)(padding == 1 ? bits >> 10 : bits >> 4);
+    if (padding == 1) *out++ = (octet)(bits >> 2);
+    if (_PyBytes_Resize(&result, out - first) < 0) return NULL;
+    return result;
 }
 
 /* -- packets of the milter protocol ----------------------------------------------------------------------------- */
@@ -832,20 +943,26 @@ static PyObject *edit_packet(PyObject *Py_UNUSED(module), PyObject *const *args,
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, name##_doc}
 
 static PyMethodDef functions[] = {
-    {"relaxed_body", relaxed_body, METH_O, relaxed_body_doc},
     {"unsigned_value", unsigned_value, METH_O, unsigned_value_doc},
     {"plain_tags", plain_tags, METH_O, plain_tags_doc},
+    {"base64_octets", base64_octets, METH_O, base64_octets_doc},
     {"fields_size", fields_size, METH_O, fields_size_doc},
-    FAST(bare_line_ends),
+    FAST(body_piece),
     FAST(edit_packet),
+    FAST(line_ends),
     FAST(relaxed_field),
-    FAST(signed_fields),
+    FAST(signed_data),
     FAST(index_fields),
     FAST(read_packets),
     {NULL, NULL, 0, NULL},
 };
 
-static PyModuleDef_Slot slots[] = {{0, NULL}};
+static int start(PyObject *Py_UNUSED(module)) {
+    fill_base64_values();
+    return 0;
+}
+
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, start}, {0, NULL}};
 
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,

@@ -9,17 +9,23 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from authmilter.octets.python import AFTER_CR, BARE_CR, BARE_LF
+
 __all__ = [
+    "AFTER_CR",
+    "BARE_CR",
+    "BARE_LF",
     "COMPILED",
-    "bare_line_ends",
+    "base64_octets",
+    "body_piece",
     "edit_packet",
     "fields_size",
     "index_fields",
+    "line_ends",
     "plain_tags",
     "read_packets",
-    "relaxed_body",
     "relaxed_field",
-    "signed_fields",
+    "signed_data",
     "unsigned_value",
 ]
 
@@ -27,42 +33,45 @@ COMPILED = False
 
 if TYPE_CHECKING or os.environ.get("AUTHMILTER_PURE"):
     from authmilter.octets.python import (
-        bare_line_ends,
+        base64_octets,
+        body_piece,
         edit_packet,
         fields_size,
         index_fields,
+        line_ends,
         plain_tags,
         read_packets,
-        relaxed_body,
         relaxed_field,
-        signed_fields,
+        signed_data,
         unsigned_value,
     )
 else:
     try:
         from authmilter.octets._compiled import (
-            bare_line_ends,
+            base64_octets,
+            body_piece,
             edit_packet,
             fields_size,
             index_fields,
+            line_ends,
             plain_tags,
             read_packets,
-            relaxed_body,
             relaxed_field,
-            signed_fields,
+            signed_data,
             unsigned_value,
         )
     except ImportError:  # it is optional: no compiler when this was installed
         from authmilter.octets.python import (
-            bare_line_ends,
+            base64_octets,
+            body_piece,
             edit_packet,
             fields_size,
             index_fields,
+            line_ends,
             plain_tags,
             read_packets,
-            relaxed_body,
             relaxed_field,
-            signed_fields,
+            signed_data,
             unsigned_value,
         )
     else:

@@ -6,6 +6,7 @@ tests/octets holds against each other. All are total over the octets they are gi
 
 from __future__ import annotations
 
+import binascii
 import re
 from collections.abc import Callable, Mapping
 from enum import IntEnum
@@ -15,18 +16,22 @@ from typing import Any, NamedTuple, TypeVar
 from authmilter import grammar
 
 __all__ = [
+    "AFTER_CR",
+    "BARE_CR",
+    "BARE_LF",
     "PacketTable",
     "Reading",
     "Shape",
-    "bare_line_ends",
+    "base64_octets",
+    "body_piece",
     "edit_packet",
     "fields_size",
     "index_fields",
+    "line_ends",
     "plain_tags",
     "read_packets",
-    "relaxed_body",
     "relaxed_field",
-    "signed_fields",
+    "signed_data",
     "unsigned_value",
 ]
 
@@ -41,7 +46,38 @@ _CR_ONLY = bytes(octet == 13 for octet in range(256))
 _LF_ONLY = bytes(octet == 10 for octet in range(256))
 
 
-def relaxed_body(data: bytes) -> bytes:
+def body_piece(data: bytes, relaxed: bool) -> tuple[bytes, int, bytes]:  # noqa: FBT001 - called for each piece of each body, and compiled
+    """Return the next piece of a body in canonical form (RFC 6376 §3.4.3, §3.4.4).
+
+    Args:
+        data: what was held back of the piece before, and the piece.
+        relaxed: the relaxed form, or the simple one.
+
+    Returns:
+        The piece without the empty lines at its end, since they are part of the form only if something follows; how
+        many these are; and what is held back, because what follows decides what it means: [SP] [CR]. A piece of
+        nothing but CRLFs is all empty lines, whatever stood before it.
+    """
+    held = b""
+    if data.endswith(b"\r"):
+        held = b"\r"
+        data = data[:-1]
+    if relaxed:
+        stripped = data.rstrip(b" \t")
+        if len(stripped) != len(data):
+            held = b" " + held
+        data = _relaxed_body(stripped)
+    if not data.endswith(b"\r\n"):
+        return data, 0, held
+    # Count the CRLFs at the end: whatever CR and LF stand there, with each CRLF as one mark.
+    tail = data[len(data.rstrip(b"\r\n")) :].replace(b"\r\n", b".")
+    empty = len(tail) - len(tail.rstrip(b"."))
+    if 2 * empty < len(data):
+        empty -= 1  # the first of them ends the last line
+    return data[: len(data) - 2 * empty], empty, held
+
+
+def _relaxed_body(data: bytes) -> bytes:
     """Reduce runs of blanks and tabs to one blank, and remove it before CRLF (RFC 6376 §3.4.4)."""
     if b"\t" in data:
         data = data.replace(b"\t", b" ")
@@ -70,29 +106,36 @@ def _join_blanks(data: bytes) -> bytes:
     return _BLANKS.sub(b" ", data) if b"  " in data else data
 
 
-def bare_line_ends(data: bytes, after_cr: bool) -> tuple[bool, bool, bool]:  # noqa: FBT001 - called for each piece of each body, and compiled
-    """Look for line ends that are none.
+#: What `line_ends` knows: there was a CR without LF, an LF without CR, and the last octet is a CR.
+BARE_CR, BARE_LF, AFTER_CR = 1, 2, 4
+
+
+def line_ends(data: bytes, known: int) -> int:
+    """Look for line ends that are none, CR or LF alone, in the next piece of a body.
 
     Args:
-        data: a piece of a body.
-        after_cr: the piece before it ended in CR.
+        data: the piece.
+        known: what this function returned for the piece before; 0 for the first.
 
     Returns:
-        Whether there is a CR without LF, an LF without CR, and whether the piece ends in a CR of which the next piece
-        decides.
+        BARE_CR, BARE_LF and AFTER_CR, added: in AFTER_CR it is the next piece that decides.
     """
     if not data:
-        return False, False, after_cr
+        return known
     crs, lfs = data.translate(_CR_ONLY), data.translate(_LF_ONLY)
-    begins, ends = lfs[0] != 0, crs[-1] != 0
-    bare_cr = after_cr and not begins
-    bare_lf = begins and not after_cr
+    after_cr, begins, ends = known & AFTER_CR != 0, lfs[0] != 0, crs[-1] != 0
+    if after_cr and not begins:
+        known |= BARE_CR
+    if begins and not after_cr:
+        known |= BARE_LF
     # A mark for each CR and each LF: where every CR has its LF, the one is the other, moved by one octet.
     if crs[:-1] != lfs[1:]:
         pairs = data.count(b"\r\n")
-        bare_cr = bare_cr or crs.count(1) - ends != pairs
-        bare_lf = bare_lf or lfs.count(1) - begins != pairs
-    return bare_cr, bare_lf, ends
+        if crs.count(1) - ends != pairs:
+            known |= BARE_CR
+        if lfs.count(1) - begins != pairs:
+            known |= BARE_LF
+    return known | AFTER_CR if ends else known & ~AFTER_CR
 
 
 # -- header fields -------------------------------------------------------------------------------------------------
@@ -113,18 +156,19 @@ def relaxed_field(name: bytes, value: bytes) -> bytes:
     return name.rstrip(b" \t\r\n").lower() + b":" + value.strip(b" ")
 
 
-def signed_fields(
+def signed_data(
     index: Mapping[str, tuple[F, ...]],
     names: tuple[str, ...],
-    own: Field | None,
+    own: Field,
     relaxed: bool,  # noqa: FBT001 - as above
 ) -> bytes:
-    """Return the fields that h= names in canonical form, each with its CRLF (RFC 6376 §3.7).
+    """Return what b= is computed over (RFC 6376 §3.7): the fields that h= names in canonical form, each with its CRLF, and
+    the signature itself, without b= and CRLF.
 
     Args:
         index: the fields of a message by their names in lower case, each from top to bottom.
         names: h=, in lower case.
-        own: a field that is never chosen, by identity: the signature itself.
+        own: the signature itself; it is never among the fields, by identity.
         relaxed: the relaxed form, or the simple one.
     """
     unused: dict[str, list[F]] = {}
@@ -132,7 +176,7 @@ def signed_fields(
     for name in names:
         fields = unused.get(name)
         if fields is None:
-            # the signature itself is never among the fields it names (RFC 6376 §3.5 h=)
+            # (RFC 6376 §3.5 h=: the signature is not among the fields it names)
             fields = unused[name] = [field for field in index.get(name, ()) if field is not own]
         # RFC 6376 §5.4.2: the last one not yet used; a name without one stands for nothing, so that
         # a field added later would be signed in its place and break the signature.
@@ -140,6 +184,8 @@ def signed_fields(
             label, value = fields.pop()
             parts.append(relaxed_field(label, value) if relaxed else label + b":" + value)
             parts.append(b"\r\n")
+    label, value = own[0], unsigned_value(own[1])
+    parts.append(relaxed_field(label, value) if relaxed else label + b":" + value)
     return b"".join(parts)
 
 
@@ -235,6 +281,18 @@ def plain_tags(text: bytes) -> dict[str, str] | None:
             return None
         values[tag.group(1)] = tag.group(2).strip(" \t")
     return values
+
+
+# RFC 6376 §2.10    base64string, its white space removed
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
+
+
+def base64_octets(text: str) -> bytes | None:
+    """Return the octets of a base64string (RFC 6376 §2.10, blanks and tabs allowed anywhere); None if it is none."""
+    compact = text.replace(" ", "").replace("\t", "")
+    if len(compact) % 4 or not _BASE64.fullmatch(compact):
+        return None
+    return binascii.a2b_base64(compact)
 
 
 # -- packets of the milter protocol --------------------------------------------------------------------------------

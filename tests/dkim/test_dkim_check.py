@@ -379,7 +379,7 @@ def test_all_keys_are_asked_for_at_once_and_before_any_work() -> None:
         lookup.give(question, zone.known(question))
     outcomes = check.verify_headers(message, read(message, limits), lookup, limits, now=NOW)
     assert times == 2
-    assert [o.problem for o in outcomes] == [None, None]
+    assert [o.result.problem for o in outcomes] == [None, None]
 
 
 def test_a_closed_lookup_is_our_limit_and_not_dns_trouble() -> None:
@@ -410,7 +410,7 @@ def test_a_spent_budget_is_our_limit() -> None:
     limits = DkimLimits()
     lookup = a_lookup({}, questions=2)
     outcomes = check.verify_headers(parsed, read(parsed, limits), lookup, limits, now=NOW)
-    assert [o.problem for o in outcomes] == [DkimProblem.NO_KEY] * 2 + [DkimProblem.LIMIT] * 3
+    assert [o.result.problem for o in outcomes] == [DkimProblem.NO_KEY] * 2 + [DkimProblem.LIMIT] * 3
 
 
 def test_every_kind_of_failure_is_told_apart_from_no_key() -> None:
@@ -425,7 +425,7 @@ def test_every_kind_of_failure_is_told_apart_from_no_key() -> None:
             message, signatures, BudgetLookup(resolver, questions=3), DkimLimits(), now=NOW
         )
         expected = DkimProblem.LIMIT if kind is FailureKind.LIMIT else DkimProblem.KEY_UNAVAILABLE
-        assert outcome.problem is expected
+        assert outcome.result.problem is expected
 
 
 # ----- the body -------------------------------------------------------------------------------------------------

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from authmilter.dkim.canonical import BodyNeed, Canonicalization
 from authmilter.dkim.result import DkimProblem
 from authmilter.dkim.signature import DkimLimits, Signature, read
-from authmilter.dkim.taglist import TagListError, decode_base64, parse_tag_list
+from authmilter.dkim.taglist import TagListError, parse_tag_list
 from authmilter.dns.answer import Question, RdType
 from authmilter.message import Message
-from authmilter.octets.chosen import unsigned_value
+from authmilter.octets.chosen import base64_octets, unsigned_value
 
 TAGS = {
     "v": "1",
@@ -411,7 +411,7 @@ def test_whatever_the_octets_a_signature_is_ready_or_has_a_problem(value: bytes)
 @given(st.binary(max_size=40))
 def test_base64_is_read_strictly(octets: bytes) -> None:
     text = octets.decode("latin-1")
-    decoded = decode_base64(text)
+    decoded = base64_octets(text)
     if decoded is not None:
         assert set(text) <= set(string.ascii_letters + string.digits + "+/= \t")
         assert len(decoded) == len(text.replace(" ", "").replace("\t", "").rstrip("=")) * 6 // 8

@@ -30,6 +30,7 @@ PIECES = (
     b" ", b"  ", b"\t", b"\r", b"\n", b"\r\n", b"\r\n ", b"\r\n\t", b"\n ", b"a", b"B", b"b", b":", b";", b"=", b"\0", b"\xff",
     b"~", b"x" * 63, b"x" * 64, b"y" * 65, b"z" * 990, b"From", b"to", b"X-1_2", b"b=AA==; ", b"h=from:to; ", b"v=1",
     b"\x00\x00\x00\x06LA\x00b\x00", b"\x00\x00\x00\x01Q", b"\x00\x00\x00\x05B\r\n.\n", b"\xff\xff\xff\xff",
+    b"QUJDRA==", b"+/9", b"===", b" \t",
 )  # fmt: skip
 
 
@@ -60,6 +61,7 @@ _OF_COMMANDS = {
 #: What becomes of packets here; of each at most three strings are read.
 TABLE = PacketTable(tuple(_OF_COMMANDS.get(chr(octet)) for octet in range(256)), Header, 3)
 
+_NO_BASE64 = bytes(set(range(256)) - set(b"ABCXYZabcxyz019+/= \t"))
 _NAMES = ("from", "to", "from", "x-1_2", "none", "a", "from", "to", "to")
 
 
@@ -75,14 +77,22 @@ def _fields(octets: bytes) -> tuple[Header, ...]:
 
 def outcomes(functions: Any, octets: bytes) -> Iterator[tuple[str, object]]:
     """Yield what each function gives for inputs made of these octets, with its name."""
-    yield "relaxed_body", functions.relaxed_body(octets)
-    for after_cr in (False, True):
-        yield "bare_line_ends", functions.bare_line_ends(octets, after_cr)
+    for relaxed in (False, True):
+        yield "body_piece", functions.body_piece(octets, relaxed)
+    for known in range(8):
+        yield "line_ends", functions.line_ends(octets, known)
     name, _, value = octets.partition(b":")
     yield "relaxed_field", functions.relaxed_field(name, value)
     yield "unsigned_value", functions.unsigned_value(octets)
     tags = functions.plain_tags(octets)
     yield "plain_tags", tags if tags is None else list(tags.items())
+    for text in (
+        octets.decode("latin-1"),
+        octets.translate(None, _NO_BASE64).decode("ascii"),
+        "\u0100" * len(octets),
+    ):
+        yield "base64_octets", functions.base64_octets(text)
+        yield "base64_octets", functions.base64_octets(text.rstrip("=") + "=" * (len(text.rstrip("=")) % 4))
     odd = _fields(octets)
     for fields, longest, room in (
         (odd, 998, 10**6),
@@ -96,9 +106,9 @@ def outcomes(functions: Any, octets: bytes) -> Iterator[tuple[str, object]]:
     by_name: dict[str, tuple[Header, ...]] = {}
     for field in odd:
         by_name[field.key] = (*by_name.get(field.key, ()), field)
-    for own in (None, odd[0]):
+    for own in (odd[0], odd[-1]):
         for relaxed in (False, True):
-            yield "signed_fields", functions.signed_fields(by_name, _NAMES, own, relaxed)
+            yield "signed_data", functions.signed_data(by_name, _NAMES, own, relaxed)
     lines = octets.replace(b"\r", b"").replace(b"\0", b"")
     for number, name, value in (
         (0, b"X-A", octets),

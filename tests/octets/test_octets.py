@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from authmilter.message import Header
 from authmilter.octets import chosen, python
+from authmilter.octets.chosen import AFTER_CR, BARE_CR, BARE_LF
 from authmilter.octets.python import PacketTable, Reading, Shape
 from tests.octets.both import PIECES, TABLE, Read, difference, random_octets
 
@@ -44,7 +45,7 @@ def test_the_compiled_functions_are_there_where_tests_must_run() -> None:
 
 
 def test_the_environment_can_choose_python() -> None:
-    code = "from authmilter.octets import chosen, python; print(chosen.COMPILED, chosen.relaxed_body is python.relaxed_body)"
+    code = "from authmilter.octets import chosen, python; print(chosen.COMPILED, chosen.body_piece is python.body_piece)"
     asked = {**os.environ, "AUTHMILTER_PURE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=asked, cwd=ROOT, capture_output=True, text=True, check=True
@@ -56,45 +57,93 @@ def test_the_environment_can_choose_python() -> None:
 @pytest.mark.parametrize(
     ("body", "relaxed"),
     [
-        (b"", b""),
-        (b"a b", b"a b"),
-        (b"a  \t b \t\r\n", b"a b\r\n"),
-        (b"\t\r\n  x", b"\r\n x"),
-        (b" \r", b" \r"),
-        (b" \n", b" \n"),
-        (b"a ", b"a "),
-        (b"x" * 63 + b"  y", b"x" * 63 + b" y"),
-        (b"x" * 63 + b" \r\n", b"x" * 63 + b"\r\n"),
-        (b"x" * 64 + b"\t" + b"y" * 100, b"x" * 64 + b" " + b"y" * 100),
-        (b" " * 1000 + b"\r\n" + b" " * 1000, b"\r\n "),
+        (b"", (b"", 0, b"")),
+        (b"a b", (b"a b", 0, b"")),
+        (b"a  \t b \t\r\n", (b"a b\r\n", 0, b"")),
+        (b"\t\r\n  x", (b"\r\n x", 0, b"")),
+        (b" \r", (b"", 0, b" \r")),
+        (b"a\r\n\t\r\n \t \r", (b"a\r\n", 1, b" \r")),
+        (b" \n", (b" \n", 0, b"")),
+        (b"a ", (b"a", 0, b" ")),
+        (b"\n\r\n\r\r\n\r\n", (b"\n\r\n\r\r\n", 1, b"")),
+        (b"x" * 63 + b"  y", (b"x" * 63 + b" y", 0, b"")),
+        (b"x" * 63 + b" \r\nz", (b"x" * 63 + b"\r\nz", 0, b"")),
+        (b"x" * 64 + b"\t" + b"y" * 100, (b"x" * 64 + b" " + b"y" * 100, 0, b"")),
+        (b" " * 1000 + b"\r\n" + b" " * 1000, (b"", 1, b" ")),
     ],
 )
-def test_white_space_of_a_body(functions: Any, body: bytes, relaxed: bytes) -> None:
-    assert functions.relaxed_body(body) == relaxed
+def test_a_piece_of_a_body_in_relaxed_form(
+    functions: Any, body: bytes, relaxed: tuple[bytes, int, bytes]
+) -> None:
+    assert functions.body_piece(body, True) == relaxed
 
 
 @pytest.mark.parametrize("functions", BOTH)
 @pytest.mark.parametrize(
-    ("piece", "after_cr", "found"),
+    ("body", "simple"),
     [
-        (b"", False, (False, False, False)),
-        (b"", True, (False, False, True)),
-        (b"a\r\nb", False, (False, False, False)),
-        (b"\n", True, (False, False, False)),
-        (b"\n", False, (False, True, False)),
-        (b"a", True, (True, False, False)),
-        (b"a\r", False, (False, False, True)),
-        (b"a\rb\nc", False, (True, True, False)),
-        (b"\n\r\r", True, (True, False, True)),
+        (b"", (b"", 0, b"")),
+        (b"a \t\r\n", (b"a \t\r\n", 0, b"")),
+        (b" \r", (b" ", 0, b"\r")),
+        (b"\r\n\r\n", (b"", 2, b"")),
+        (b"a\r\n\n\r\n\r\n\r", (b"a\r\n\n\r\n", 1, b"\r")),
     ],
 )
-def test_line_ends_that_are_none(
-    functions: Any,
-    piece: bytes,
-    after_cr: bool,  # noqa: FBT001 - a case of the table
-    found: tuple[bool, bool, bool],
+def test_a_piece_of_a_body_in_simple_form(
+    functions: Any, body: bytes, simple: tuple[bytes, int, bytes]
 ) -> None:
-    assert functions.bare_line_ends(piece, after_cr) == found
+    assert functions.body_piece(body, False) == simple
+
+
+@pytest.mark.parametrize("functions", BOTH)
+@pytest.mark.parametrize(
+    ("piece", "known", "found"),
+    [
+        (b"", 0, 0),
+        (b"", AFTER_CR | BARE_LF, AFTER_CR | BARE_LF),
+        (b"a\r\nb", 0, 0),
+        (b"\n", AFTER_CR, 0),
+        (b"\n", 0, BARE_LF),
+        (b"a", AFTER_CR, BARE_CR),
+        (b"a\r", 0, AFTER_CR),
+        (b"a\rb\nc", 0, BARE_CR | BARE_LF),
+        (b"\n\r\r", AFTER_CR, BARE_CR | AFTER_CR),
+        (b"a\r\nb\r", BARE_CR | BARE_LF, BARE_CR | BARE_LF | AFTER_CR),
+    ],
+)
+def test_line_ends_that_are_none(functions: Any, piece: bytes, known: int, found: int) -> None:
+    assert functions.line_ends(piece, known) == found
+
+
+@pytest.mark.parametrize("functions", BOTH)
+@pytest.mark.parametrize(
+    ("text", "decoded"),
+    [
+        ("QUJD", b"ABC"),
+        (" Q U\tJ D\t", b"ABC"),
+        ("QUI=", b"AB"),
+        ("QU I\t=", b"AB"),
+        ("QQ==", b"A"),
+        ("QR==", b"A"),
+        ("+/+/", b"\xfb\xff\xbf"),
+        ("", None),
+        ("  ", None),
+        ("====", None),
+        ("Q===", None),
+        ("QQ=", None),
+        ("QQ", None),
+        ("QUJDQ", None),
+        ("QQ==QQ==", None),
+        ("QUJD====", None),
+        ("QUJ-", None),
+        ("QUJ\n", None),
+        ("QUJ\u0100", None),
+    ],
+)
+def test_base64_is_decoded_if_nothing_is_wrong_with_it(
+    functions: Any, text: str, decoded: bytes | None
+) -> None:
+    assert functions.base64_octets(text) == decoded
 
 
 @pytest.mark.parametrize("functions", BOTH)
@@ -104,10 +153,12 @@ def test_a_name_takes_its_fields_from_the_bottom_and_never_the_signature_itself(
     assert list(index) == ["a", "b"]
     assert repeated == ("a",)
     names = ("a", "b", "a", "none", "a", "b")
-    assert functions.signed_fields(index, names, None, True) == b"a:4\r\nb:3\r\na:2\r\na:1\r\n"
-    assert functions.signed_fields(index, names, fields[1], False) == b"A:4\r\nB: 3\r\nA: 1\r\n"
+    own = Header(b"S", b" a=1;\r\n\tb=QQ==\r\n ; c= 2")
+    chosen_fields = b"a:4\r\nb:3\r\na:2\r\na:1\r\n"
+    assert functions.signed_data(index, names, own, True) == chosen_fields + b"s:a=1; b=; c= 2"
+    assert functions.signed_data(index, names, fields[1], False) == b"A:4\r\nB: 3\r\nA: 1\r\na:  2 "
     # the same octets in another field are another field
-    assert functions.signed_fields(index, ("b",), Header(b"B", b" 3"), True) == b"b:3\r\n"
+    assert functions.signed_data(index, ("b",), Header(b"B", b" 3"), True) == b"b:3\r\nb:3"
 
 
 @pytest.mark.parametrize("functions", BOTH)
@@ -290,10 +341,13 @@ def test_compiled_and_python_give_the_same(given_octets: bytes) -> None:
 def test_other_types_are_refused() -> None:
     field = Header(b"A", b"b")
     calls: list[tuple[Any, tuple[Any, ...]]] = [
-        (compiled.relaxed_body, ("text",)),
-        (compiled.relaxed_body, (bytearray(b"x"),)),
-        (compiled.bare_line_ends, (b"x",)),
-        (compiled.bare_line_ends, (None, True)),
+        (compiled.body_piece, ("text", True)),
+        (compiled.body_piece, (bytearray(b"x"), True)),
+        (compiled.body_piece, (b"x",)),
+        (compiled.line_ends, (b"x",)),
+        (compiled.line_ends, (None, 0)),
+        (compiled.line_ends, (b"x", "0")),
+        (compiled.base64_octets, (b"QQ==",)),
         (compiled.relaxed_field, (b"x", "y")),
         (compiled.unsigned_value, (None,)),
         (compiled.plain_tags, ("a=b",)),
@@ -301,10 +355,11 @@ def test_other_types_are_refused() -> None:
         (compiled.index_fields, (((b"A",),), 998, 1000)),
         (compiled.index_fields, (((b"A", "b"),), 998, 1000)),
         (compiled.index_fields, ((field,), "998", 1000)),
-        (compiled.signed_fields, ([], (), None, True)),
-        (compiled.signed_fields, ({"a": [field]}, ("a",), None, True)),
-        (compiled.signed_fields, ({"a": ("x",)}, ("a",), None, True)),
-        (compiled.signed_fields, ({}, (b"a",), None, True)),
+        (compiled.signed_data, ([], (), field, True)),
+        (compiled.signed_data, ({"a": [field]}, ("a",), field, True)),
+        (compiled.signed_data, ({"a": ("x",)}, ("a",), field, True)),
+        (compiled.signed_data, ({}, (b"a",), field, True)),
+        (compiled.signed_data, ({}, ("a",), None, True)),
         (compiled.fields_size, ((field,),)),
         (compiled.fields_size, ([b"x"],)),
         (compiled.edit_packet, (105, 0, b"X")),
