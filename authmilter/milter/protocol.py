@@ -513,15 +513,16 @@ _NO_REPLY: tuple[tuple[type, Step], ...] = (
     (Unknown, Step.NO_REPLY_UNKNOWN),
 )
 
-#: The macros we use, by SMFIM_* stage number. The queue id `i` is asked for wherever Postfix may first know it.
-#: {auth_author} is not among them: it is what the client wrote into MAIL's AUTH= argument.
+#: The macros we use, by SMFIM_* stage number. {auth_author} is not among them: it is what the client wrote into MAIL's
+#: AUTH= argument. The queue id `i` is for the log, so the last stage is early enough, and Sendmail has it at MAIL; where
+#: nothing is asked for an empty list says so, else the MTA would send what it is configured to.
 SYMBOLS: tuple[tuple[int, bytes], ...] = (
     (0, b"j {daemon_name} {client_addr} {client_name}"),
     (1, b"{tls_version} {cipher} {cert_subject} {verify}"),
     (2, b"i {auth_type} {auth_authen}"),
-    (3, b"i"),
-    (4, b"i"),
-    (6, b"i"),
+    (3, b""),
+    (4, b""),
+    (6, b""),
     (5, b"i"),
 )
 

@@ -67,7 +67,7 @@ def call(engine: LibmilterEngine, ctx: Context, name: str, *args: object) -> int
 
 
 @pytest.mark.parametrize("on_error", [Disposition.TEMPFAIL, Disposition.ACCEPT])
-@pytest.mark.parametrize("place", ["mail", "rcpt", "end_of_headers"])
+@pytest.mark.parametrize("place", ["mail", "header"])
 def test_a_bug_in_a_callback_breaks_the_message_and_not_the_connection(
     place: str, on_error: Disposition
 ) -> None:
@@ -91,10 +91,10 @@ def test_a_bug_in_a_callback_breaks_the_message_and_not_the_connection(
             ("end_of_headers",),
         ]
         for name, *args in message:
-            ctx.fails_at = (
-                {"mail": "{auth_type}", "rcpt": "i", "end_of_headers": "i"}[place] if name == place else ""
-            )
-            code = call(engine, ctx, str(name), *args)
+            # a macro that cannot be had, and what libmilter never hands over
+            ctx.fails_at = "{auth_type}" if name == place == "mail" else ""
+            given = [None] * len(args) if name == place != "mail" else args
+            code = call(engine, ctx, str(name), *given)
             assert code == (milter.CONTINUE if name == place else milter.NOREPLY)
         assert [where for where, _ in stage.bugs] == [f"libmilter:{place}"]
         ctx.fails_at = ""

@@ -258,7 +258,7 @@ def test_a_message_is_handed_over_in_order() -> None:
     outcome = local.run(Conversation().deliver(Client(), RAW))
     assert outcome.final == "accept"
     assert stage.named() == [
-        "begin", "sender", "recipient", "queue_id", "headers", "body", "verdict",
+        "begin", "sender", "recipient", "headers", "body", "queue_id", "verdict",
     ]  # fmt: skip
     assert stage.calls[0][2] == "test"
     assert stage.bugs == []
