@@ -52,7 +52,7 @@ class Question:
         self.name = name
         self._tests = tuple(tests or ())
         #: Makes a value (not None) an answer; None where the value is one.
-        self.reads: Callable[[object], Answer] | None = None
+        self.reads: Callable[[Value], Answer] | None = None
         if tests is None:
             return
         if len(self._tests) == 1:
@@ -64,21 +64,35 @@ class Question:
         """Return what the rules can tell of `value`."""
         return value if value is None or self.reads is None else self.reads(value)
 
-    def _all(self, value: object) -> Answer:
+    def _all(self, value: Value) -> Answer:
         return tuple([test(value) for test in self._tests])
 
 
 class _Place(Generic[T]):
-    """A place on the way: a question and what follows from each answer, or the end (no `source`) and what was found."""
+    """A place on the way: a question and what follows from each answer, or the end (no question) and what was found.
 
-    __slots__ = ("branches", "found", "name", "reads", "source")
+    `ask` gives the answer of a mail of which no fact is given.
+    """
+
+    __slots__ = ("ask", "branches", "found", "question")
 
     def __init__(self, question: Question | None, found: T | None = None) -> None:
-        self.name = "" if question is None else question.name
-        self.source = None if question is None else SCHEMA[question.name].source
-        self.reads = None if question is None else question.reads
+        self.question = question
+        self.ask = None if question is None else _asking(question)
         self.branches: dict[Answer, _Place[T]] = {}
         self.found = found
+
+
+def _asking(question: Question) -> Callable[[Mail, Evidence], Answer]:
+    source, reads = SCHEMA[question.name].source, question.reads
+    if reads is None:
+        return source
+
+    def ask(mail: Mail, evidence: Evidence) -> Answer:
+        value = source(mail, evidence)
+        return None if value is None else reads(value)
+
+    return ask
 
 
 class Tree(Generic[T]):
@@ -105,22 +119,16 @@ class Tree(Generic[T]):
         if whole is not None:
             return self.find_of(*whole)
         place = self._start.get(None, self._nowhere)
-        while place.source is not None:
-            value, reads = facts.get(place.name), place.reads
-            answer = value if value is None or reads is None else reads(value)
-            place = place.branches.get(answer, self._nowhere)
+        while (question := place.question) is not None:
+            place = place.branches.get(question.answer(facts.get(question.name)), self._nowhere)
         return place.found
 
     def find_of(self, mail: Mail, evidence: Evidence) -> T | None:
         """Do the same for a mail of which no fact is given, and keep no values: on this way no question comes twice."""
         nowhere = self._nowhere
         place = self._start.get(None, nowhere)
-        while (source := place.source) is not None:
-            answer: Answer = source(mail, evidence)
-            reads = place.reads
-            if reads is not None and answer is not None:
-                answer = reads(answer)
-            place = place.branches.get(answer, nowhere)
+        while (ask := place.ask) is not None:
+            place = place.branches.get(ask(mail, evidence), nowhere)
         return place.found
 
     def add(self, asked: Mapping[str, Value | None], found: T, weight: int) -> None:
@@ -135,7 +143,7 @@ class Tree(Generic[T]):
         for name, value in asked.items():
             question = self._questions[name]
             place = branches.get(answer)
-            if place is None or place.source is None:
+            if place is None or place.question is None:
                 place = branches[answer] = _Place(question)
             branches, answer = place.branches, question.answer(value)
             if isinstance(answer, tuple):
