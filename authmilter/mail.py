@@ -67,7 +67,7 @@ class Envelope:
     @property
     def smtputf8(self) -> bool:
         """True if the sender asked for SMTPUTF8 (RFC 6531 §3.4)."""
-        return any(o.upper() == "SMTPUTF8" for o in self.mail_options)
+        return "SMTPUTF8" in map(str.upper, self.mail_options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
