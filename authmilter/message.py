@@ -15,7 +15,7 @@ message has no Author Domain either: the field that was not read may have been a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, KeysView, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -201,11 +201,6 @@ class Message:
         """Return the fields whose `Header.key` is `key` (lower case), top to bottom; none: an empty tuple."""
         index = self._index
         return (self.by_name if index is None else index).get(key, ())
-
-    @property
-    def keys(self) -> KeysView[str]:
-        """The `Header.key` of every field, each once: to see at one look that a message has none of many names."""
-        return self.by_name.keys()
 
     @classmethod
     def parse(cls, data: bytes) -> tuple[Message, int]:

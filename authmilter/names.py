@@ -49,6 +49,8 @@ MAX_DOMAIN_TEXT = 1024
 #: characters of each, so that no stranger fills our memory with long ones; a longer text is parsed every time.
 _MAX_KEPT_TEXT = 255
 
+_DOT_STRING = grammar.DOT_STRING.fullmatch
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Domain:
@@ -70,10 +72,7 @@ class Domain:
     @classmethod
     def maybe(cls, text: str) -> Domain | None:
         """Like `parse`, with None instead of an exception."""
-        try:
-            return cls.parse(text)
-        except InvalidName:
-            return None
+        return _parse_domain_or_none(text) if len(text) <= _MAX_KEPT_TEXT else _read_domain_or_none(text)
 
     @property
     def unicode(self) -> str:
@@ -133,6 +132,16 @@ def _read_domain(text: str) -> Domain:
 _parse_domain = lru_cache(maxsize=8192)(_read_domain)
 
 
+def _read_domain_or_none(text: str) -> Domain | None:
+    try:
+        return Domain.parse(text)
+    except InvalidName:
+        return None
+
+
+_parse_domain_or_none = lru_cache(maxsize=4096)(_read_domain_or_none)
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """A mailbox: `local` part as written without its quotes (may be UTF-8 text), and a parsed `domain`.
@@ -155,7 +164,9 @@ class Address:
         return cls(local, Domain.parse(rest))
 
     def __str__(self) -> str:
-        return f"{quote_local(self.local)}@{self.domain.ascii}"
+        local = self.local
+        # most are a Dot-string, which is written as it is
+        return f"{local if _DOT_STRING(local) else quote_local(local)}@{self.domain.ascii}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +220,7 @@ def quote_local(local: str) -> str:
 
     The inverse of what the parsers do: for every `Address` a, `Address.parse(str(a)) == a`.
     """
-    if grammar.DOT_STRING.fullmatch(local):
+    if _DOT_STRING(local):
         return local
     escaped = local.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

@@ -29,7 +29,7 @@ import binascii
 import re
 import unicodedata
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -39,7 +39,7 @@ from authmilter.evidence import Evidence
 from authmilter.headers import bimi, foreign
 from authmilter.headers.foreign import Unparsable
 from authmilter.headers.results import authentication_results_text, received_spf
-from authmilter.headers.settings import HeaderSettings, Removal, removal
+from authmilter.headers.settings import HeaderSettings, Removal
 from authmilter.mail import Mail, Origin
 from authmilter.makers import maker
 from authmilter.message import DefectKind, Header
@@ -62,8 +62,10 @@ __all__ = ["HeaderSettings", "OwnIds", "Plan", "applied", "claims_us", "own_ids"
 _AUTHENTICATION_RESULTS = b"authentication-results"
 _WSP = b" \t\r\n"
 _NO_FTEXT = bytes(o for o in range(256) if not 33 <= o <= 126)  # RFC 5322 §3.6.8
-#: draft-brand-indicators-for-message-identification §7.7: a receiver's own fields, never a sender's
-_BIMI = ("BIMI-Location", "BIMI-Indicator", "BIMI-Logo-Preference")
+# Members that are asked for in every message.
+_TRUSTED_HOP = Origin.TRUSTED_HOP
+_QUARANTINE = Disposition.QUARANTINE
+
 #: The message does not go on, so nothing in it is changed.
 _NOT_DELIVERED = frozenset({Disposition.REJECT, Disposition.TEMPFAIL, Disposition.DISCARD})
 #: Where an SPF result is not worth a Received-SPF field of its own beside MAIL FROM's.
@@ -109,14 +111,14 @@ def plan(mail: Mail, evidence: Evidence, decision: Decision, settings: HeaderSet
 
     Messages that are rejected, deferred or discarded are not changed.
     """
-    own_id = _own_id(mail, settings)
+    # RFC 8601 §2.5: our name is the configured one, else the MTA's own.
+    own_id = settings.authserv_id or _mta_name(mail)
     text = ""
-    if mail.origin is not Origin.TRUSTED_HOP or evidence != _NOTHING:
+    if mail.origin is not _TRUSTED_HOP or evidence != _NOTHING:
         text = authentication_results_text(own_id, evidence, mail, settings, decision.disposition)
     if decision.disposition in _NOT_DELIVERED:
         return _make_plan(edits=(), authentication_results=text)
-    edits: list[Edit] = []
-    _deletions(edits, mail, decision, settings, own_id)
+    edits: list[Edit] = [*_deletions(mail, decision, settings, own_id)]
     inserts: list[InsertHeader] = []
     if text:
         inserts.append(_make_insert(at=0, name=b"Authentication-Results", value=text.encode()))
@@ -126,8 +128,8 @@ def plan(mail: Mail, evidence: Evidence, decision: Decision, settings: HeaderSet
         inserts.extend(_bimi_fields(evidence.bimi, settings))
     if decision.tags:
         _tags(edits, inserts, mail, decision)
-    edits.extend(reversed(inserts))
-    if decision.disposition is Disposition.QUARANTINE and decision.quarantine_reason:
+    edits += reversed(inserts)
+    if decision.disposition is _QUARANTINE and decision.quarantine_reason:
         edits.append(Quarantine(reason=_printable(decision.quarantine_reason, _MAX_REASON)))
     return _make_plan(edits=tuple(edits), authentication_results=text)
 
@@ -159,10 +161,7 @@ def applied(headers: Iterable[Header], edits: Iterable[Edit]) -> list[tuple[byte
 _NOTHING = Evidence()
 
 
-def _own_id(mail: Mail, settings: HeaderSettings) -> str:
-    """RFC 8601 §2.5: our name is the configured one, else the MTA's own."""
-    if settings.authserv_id:
-        return settings.authserv_id
+def _mta_name(mail: Mail) -> str:
     local = mail.session.local_name
     return local.ascii if local is not None else "localhost"
 
@@ -171,29 +170,27 @@ def _own_id(mail: Mail, settings: HeaderSettings) -> str:
 
 
 def _deletions(
-    edits: list[Edit], mail: Mail, decision: Decision, settings: HeaderSettings, own_id: str
-) -> None:
-    """Append a DeleteHeader for each field that goes, bottom-most first."""
+    mail: Mail, decision: Decision, settings: HeaderSettings, own_id: str
+) -> Sequence[DeleteHeader]:
+    """Return a DeleteHeader for each field that goes, bottom-most first."""
     origin, message = mail.origin, mail.message
-    trusted = origin is Origin.TRUSTED_HOP
-    tags: tuple[str, ...] = ()
+    going = settings.removals[origin]
     if decision.tags:
-        tags = tuple(t.name for t in decision.tags if isinstance(t, TagHeader) and _writable_name(t.name))
-    going = _going(
-        origin,
-        settings.own_headers,
-        settings.strip,
-        settings.received_spf,
-        settings.strip_received_spf,
-        tags,
-    )
+        # A tag that is written now replaces those of its name that came in.
+        going = going.also(
+            *[t.name for t in decision.tags if isinstance(t, TagHeader) and _writable_name(t.name)]
+        )
     # A name with an octet that no name may have: what a lenient reader makes of it goes by the same rule, unread.
     odd = bool(message.defects) and any(d.kind is DefectKind.FIELD_NAME for d in message.defects)
+    index = message.by_name
     # Most mail has no field of a name that is removed, and few Authentication-Results, or none.
-    if odd or going.may_cover_one_of(message.keys):
+    if odd or going.may_cover_one_of(index.keys()):
         looked_at = message.headers
+    elif "authentication-results" in index:
+        looked_at = index["authentication-results"]
     else:
-        looked_at = message.fields("authentication-results")
+        return ()
+    trusted = origin is _TRUSTED_HOP
     ids: OwnIds | None = None
     # Authentication-Results fields may stay, so they are counted; of the other names every field goes or none.
     counts: dict[bytes, int] = {}
@@ -216,34 +213,13 @@ def _deletions(
             nth = counts[key] = counts.get(key, 0) + 1
             deletes.append(DeleteHeader(name=name, nth=nth))
     deletes.reverse()
-    edits.extend(deletes)
+    return deletes
 
 
 def _may_read_as(key: bytes, going: Removal) -> bool:
     """True if a lenient reader may take a field of this ill-formed name for one that is removed."""
     bare = key.translate(None, _NO_FTEXT)
     return bare == _AUTHENTICATION_RESULTS or going.covers(bare)
-
-
-@lru_cache(maxsize=64)
-def _going(  # noqa: PLR0917 - the key of what is kept
-    origin: Origin,
-    own_headers: tuple[str, ...],
-    strip: tuple[str, ...],
-    received_spf: bool,  # noqa: FBT001 - as above
-    strip_received_spf: bool | None,  # noqa: FBT001 - as above
-    tags: tuple[str, ...],
-) -> Removal:
-    """Return the names of which every field is removed from a mail of this origin, by these `HeaderSettings`."""
-    if origin is Origin.TRUSTED_HOP:
-        # What it brings back we may have written ourselves; a tag that is written now replaces the former one.
-        return removal(*tags)
-    patterns = [*_BIMI, *own_headers, *tags]
-    if origin in {Origin.INTERNET, Origin.TRUSTED_RELAY}:
-        patterns += strip
-    if strip_received_spf or (strip_received_spf is None and received_spf and origin is Origin.INTERNET):
-        patterns.append("Received-SPF")
-    return removal(*patterns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,7 +377,9 @@ def _printable(text: str, most: int) -> str:
 
 def _one_line(text: str) -> str:
     """Return text with everything that is not displayed as a space; runs of spaces are kept."""
-    return "".join(c if c.isprintable() else " " for c in text).strip()
+    return (
+        text.strip() if text.isprintable() else "".join([c if c.isprintable() else " " for c in text]).strip()
+    )
 
 
 def _unstructured(name: str, text: str, utf8: bool) -> bytes:  # noqa: FBT001 - two places, both by position

@@ -77,7 +77,13 @@ _COMMENT_SPECIAL = re.compile(r"[()\\]")
 
 #: SPF results of the HELO identity that are worth a clause of their own beside MAIL FROM's.
 _NOTHING_TO_SAY = frozenset({SpfStatus.NONE, SpfStatus.INTERNAL_ERROR})
+_NO_SIGNATURE = f"{_NEXT_CLAUSE}dkim=none"
 _NO_CHAIN = frozenset({ArcStatus.NONE, ArcStatus.INTERNAL_ERROR})
+
+# Members that are asked for in every message.
+_SUBMISSION = Origin.SUBMISSION
+_DKIM_PASS = DkimStatus.PASS
+_DKIM_BROKEN = DkimStatus.INTERNAL_ERROR
 
 #: RFC 8601 has no word for the disposition; in the comment that receivers write by custom these three are known.
 _DIS = {Disposition.ACCEPT: "none", Disposition.QUARANTINE: "quarantine", Disposition.REJECT: "reject"}
@@ -159,28 +165,24 @@ def authentication_results_text(
     """
     envelope = mail.envelope
     utf8 = bool(envelope.mail_options) and envelope.smtputf8
-    field = [_written_id(authserv_id, utf8)]
-    if mail.origin is Origin.SUBMISSION and mail.session.authenticated is not None:
-        field.append(_filled(_auth(mail.session.authenticated, settings, utf8)))
+    clauses = ""
+    if mail.origin is _SUBMISSION and mail.session.authenticated is not None:
+        clauses = _auth(mail.session.authenticated, settings, utf8)
     iprev = evidence.iprev
-    if iprev is not None and iprev.status is not IprevStatus.INTERNAL_ERROR:
-        name = iprev.name if settings.comments else ""
-        field.append(_iprev(iprev.status, iprev.problem, iprev.ip, name))
-    _spf_clauses(field, evidence, mail)
+    if iprev is not None:
+        clauses += _iprev(iprev.status, iprev.problem, iprev.ip, iprev.name if settings.comments else "")
+    clauses += _spf_clauses(evidence, mail)
     if evidence.dkim is not None:
-        _dkim_clauses(field, evidence.dkim, settings, utf8)
+        clauses += _dkim_clauses(evidence.dkim, settings, utf8)
     # A message without a chain, as nearly all are, gets no clause (as in the examples of RFC 8617 §B).
     arc = evidence.arc
     if arc is not None and arc.status not in _NO_CHAIN:
-        field.append(_filled(_arc(arc, mail, settings)))
-    dmarc = evidence.dmarc
-    if dmarc is not None and dmarc.status is not DmarcStatus.INTERNAL_ERROR:
-        field.append(_dmarc_clause(dmarc, settings, disposition))
+        clauses += _clause(_arc(arc, mail, settings))
+    if evidence.dmarc is not None:
+        clauses += _dmarc_clause(evidence.dmarc, settings, disposition)
     if evidence.bimi is not None and evidence.bimi.status is not BimiStatus.INTERNAL_ERROR:
-        field.append(_filled(_bimi(evidence.bimi, settings)))
-    if len(field) == 1:
-        return f"{field[0]}; none"
-    return _NEXT_CLAUSE.join(field)
+        clauses += _clause(_bimi(evidence.bimi, settings))
+    return _written_id(authserv_id, utf8) + (clauses or "; none")
 
 
 @lru_cache(maxsize=64)
@@ -195,18 +197,20 @@ def _written_id(authserv_id: str, utf8: bool) -> str:  # noqa: FBT001 - as above
     return (_quoted(authserv_id, utf8) if 0 < len(authserv_id) <= MAX_VALUE else None) or "localhost"
 
 
-def _auth(login: str, settings: HeaderSettings, utf8: bool) -> list[str]:  # noqa: FBT001 - as above
+def _auth(login: str, settings: HeaderSettings, utf8: bool) -> str:  # noqa: FBT001 - as above
     """RFC 8601 §2.7.4."""
     words = ["auth=pass"]
     value = pvalue(login, utf8) if settings.show_login else None
     if value is not None:
         words.append(f"smtp.auth={value}")
-    return words
+    return _clause(words)
 
 
 @lru_cache(maxsize=_KEPT)
 def _iprev(status: IprevStatus, problem: IprevProblem | None, ip: IPAddress, name: str) -> str:
     """RFC 8601 §2.7.3; `name` is shown in a comment (empty: none)."""
+    if status is IprevStatus.INTERNAL_ERROR:
+        return ""
     words = [f"iprev={status}"]
     if problem is not None:
         words.append(f"reason={problem}")
@@ -215,74 +219,76 @@ def _iprev(status: IprevStatus, problem: IprevProblem | None, ip: IPAddress, nam
     said = comment(name) if name else None
     if said is not None:
         words.append(said)
-    return _filled(words)
+    return _clause(words)
 
 
-def _spf_clauses(field: list[str], evidence: Evidence, mail: Mail) -> None:
+def _spf_clauses(evidence: Evidence, mail: Mail) -> str:
     """RFC 8601 §2.7.2: one clause for each identity, in the order of checking (RFC 7208 §2.3).
 
     Readers that keep one `spf=` of several keep the last, which so is MAIL FROM's: the one DMARC goes by.
     """
     result, helo = evidence.spf, evidence.spf_helo
-    shown = result is not None and result.status is not SpfStatus.INTERNAL_ERROR
+    # RFC 7208 §2.4: with the null reverse-path the domain came from HELO, and that is what is shown.
     null_path = isinstance(mail.envelope.mail_from, NullPath)
-    if helo is not None and helo.status not in _NOTHING_TO_SAY and not (shown and null_path):
-        domain = helo.domain
-        field.append(
-            _spf(helo.status, helo.problem, domain.ascii if domain is not None else None, "smtp.helo")
-        )
-    if result is not None and shown:
-        # RFC 7208 §2.4: with the null reverse-path the domain came from HELO, and that is what is shown.
-        name = "smtp.helo" if null_path else "smtp.mailfrom"
+    said = ""
+    if result is not None:
         domain = result.domain
-        field.append(_spf(result.status, result.problem, domain.ascii if domain is not None else None, name))
+        said = _spf(
+            result.status,
+            result.problem,
+            domain.ascii if domain is not None else None,
+            "smtp.helo" if null_path else "smtp.mailfrom",
+        )
+    if helo is not None and helo.status not in _NOTHING_TO_SAY and not (said and null_path):
+        domain = helo.domain
+        said = (
+            _spf(helo.status, helo.problem, domain.ascii if domain is not None else None, "smtp.helo") + said
+        )
+    return said
 
 
 @lru_cache(maxsize=4096)
 def _spf(status: SpfStatus, problem: SpfProblem | None, domain: str | None, name: str) -> str:
+    if status is SpfStatus.INTERNAL_ERROR:
+        return ""
     words = [f"spf={status}"]
     if problem is not None:
         words.append(f"reason={problem}")
     if domain is not None:
         _add(words, name, domain, utf8=False)
-    return _filled(words)
+    return _clause(words)
 
 
-def _dkim_clauses(
-    field: list[str],
-    results: tuple[DkimResult, ...],
-    settings: HeaderSettings,
-    utf8: bool,  # noqa: FBT001 - as above
-) -> None:
+def _dkim_clauses(results: tuple[DkimResult, ...], settings: HeaderSettings, utf8: bool) -> str:  # noqa: FBT001 - as above
     """RFC 8601 §2.7.1: one clause for each signature, or `dkim=none`."""
     if not results:
-        field.append("dkim=none")
-        return
+        return _NO_SIGNATURE
+    said = ""
     for result in results:
         status, domain = result.status, result.domain
-        if status is DkimStatus.INTERNAL_ERROR:
+        if status is _DKIM_BROKEN:
             continue
         bits = result.key_bits if settings.comments else 0
         name = domain.ascii if domain is not None else None
-        identity = result.identity
-        # What is too long to be written is kept nowhere.
-        selector = result.selector if len(result.selector) <= MAX_VALUE else ""
-        algorithm = result.algorithm if len(result.algorithm) <= MAX_VALUE else ""
+        identity, selector, algorithm = result.identity, result.selector, result.algorithm
+        if len(selector) + len(algorithm) > MAX_VALUE:
+            # What is too long to be written is kept nowhere.
+            selector = selector if len(selector) <= MAX_VALUE else ""
+            algorithm = algorithm if len(algorithm) <= MAX_VALUE else ""
         # i= says more than d= only where it is not its default (RFC 6376 §3.5), and is true only of a pass.
-        if not identity or status is not DkimStatus.PASS or name is None or identity == "@" + name:
+        if not identity or status is not _DKIM_PASS or name is None or identity == "@" + name:
             begun = _dkim(status, result.problem, bits, result.testing, name, selector, algorithm, utf8)
         else:
             begun = _dkim_begun(
                 status, result.problem, bits, result.testing, name, selector, algorithm, utf8, identity
             )
-        text, column = begun
+        text, room = begun
         start = result.signature_start
-        if start:
-            value = pvalue(start, utf8)  # RFC 6008 §4
-            if value is not None:
-                fits = column + len(" header.b=") + len(value) <= _COLUMNS
-                text = f"{text}{' ' if fits else _FOLD}header.b={value}"
-        field.append(text)
+        value = pvalue(start, utf8) if start else None  # RFC 6008 §4
+        if value is not None:
+            text += f" header.b={value}" if len(value) <= room else f"{_FOLD}header.b={value}"
+        said += text
+    return said
 
 
 def _dkim_begun(  # noqa: PLR0917 - the key of what is kept
@@ -296,7 +302,7 @@ def _dkim_begun(  # noqa: PLR0917 - the key of what is kept
     utf8: bool,  # noqa: FBT001 - as above
     identity: str = "",
 ) -> tuple[str, int]:
-    """Return a clause up to where header.b may follow, and the columns that its last line has so far."""
+    """Return a clause up to where header.b may follow, and the columns that its last line has for the value of that."""
     words = [f"dkim={status}"]
     if bits:
         words.append(f"({bits:d}-bit key{', testing' if testing else ''})")
@@ -311,8 +317,7 @@ def _dkim_begun(  # noqa: PLR0917 - the key of what is kept
             _add(words, "header.s", selector, utf8)
         if algorithm:
             _add(words, "header.a", algorithm, utf8)
-    lines = _lines(words)
-    return _FOLD.join(lines), len(lines[-1])
+    return _clause(words), _COLUMNS - len(_lines(words)[-1]) - len(" header.b=")
 
 
 #: The same without header.i, which may hold a local part; kept as written.
@@ -340,16 +345,42 @@ def _arc(result: ArcResult, mail: Mail, settings: HeaderSettings) -> list[str]:
 
 def _dmarc_clause(result: DmarcResult, settings: HeaderSettings, disposition: Disposition | None) -> str:
     """RFC 9989 §9.1, §9.2."""
-    record = result.record if settings.comments else None
-    said = "" if record is None else _published(record.p, record.sp, record.np, record.testing, disposition)
     author = result.author if len(result.authors) < 2 else None
-    return _dmarc(
-        result.status, said, result.problem, author.ascii if author is not None else None, result.policy
-    )
+    domain = author.ascii if author is not None else None
+    record = result.record if settings.comments else None
+    if record is None:
+        return _dmarc(result.status, result.problem, domain, result.policy)
+    published = record.p, record.sp, record.np, record.testing, disposition
+    return _dmarc(result.status, result.problem, domain, result.policy, published)
+
+
+_Published = tuple[DmarcPolicy | None, DmarcPolicy | None, DmarcPolicy | None, bool, Disposition | None]
 
 
 @lru_cache(maxsize=_KEPT)
-def _published(
+def _dmarc(
+    status: DmarcStatus,
+    problem: DmarcProblem | None,
+    author: str | None,
+    policy: DmarcPolicy | None,
+    published: _Published | None = None,
+) -> str:
+    """`published`: p, sp, np and t of the record, and what was done, for the comment."""
+    if status is DmarcStatus.INTERNAL_ERROR:
+        return ""
+    words = [f"dmarc={status}"]
+    if published is not None:
+        words.append(_comment_on(*published))
+    if problem is not None:
+        words.append(f"reason={problem}")
+    if author is not None:
+        _add(words, "header.from", author, utf8=False)
+    if policy is not None:
+        words.append(f"policy.dmarc={policy}")
+    return _clause(words)
+
+
+def _comment_on(
     p: DmarcPolicy | None,
     sp: DmarcPolicy | None,
     np: DmarcPolicy | None,
@@ -367,26 +398,6 @@ def _published(
     if disposition in _DIS:
         said.append(f"dis={_DIS[disposition]}")
     return f"({' '.join(said)})"
-
-
-@lru_cache(maxsize=_KEPT)
-def _dmarc(
-    status: DmarcStatus,
-    said: str,
-    problem: DmarcProblem | None,
-    author: str | None,
-    policy: DmarcPolicy | None,
-) -> str:
-    words = [f"dmarc={status}"]
-    if said:
-        words.append(said)
-    if problem is not None:
-        words.append(f"reason={problem}")
-    if author is not None:
-        _add(words, "header.from", author, utf8=False)
-    if policy is not None:
-        words.append(f"policy.dmarc={policy}")
-    return _filled(words)
 
 
 #: What the evidence is called in `policy.authority`; where it could not be fetched it was not checked.
@@ -434,9 +445,9 @@ def _add(words: list[str], name: str, text: str, utf8: bool) -> None:  # noqa: F
         words.append(f"{name}={value}")
 
 
-def _filled(words: list[str]) -> str:
-    """Return a clause of words, on as few lines as they need; a line breaks between words only (RFC 5322 §2.2.3)."""
-    return _FOLD.join(_lines(words))
+def _clause(words: list[str]) -> str:
+    """Return the next clause, on as few lines as its words need; a line breaks between words only (RFC 5322 §2.2.3)."""
+    return _NEXT_CLAUSE + _FOLD.join(_lines(words))
 
 
 def _lines(words: list[str], room: int = _COLUMNS) -> list[str]:

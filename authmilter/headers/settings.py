@@ -7,11 +7,12 @@ written into, or looked for in, a header; nothing fails later.
 from __future__ import annotations
 
 import re
-from collections.abc import KeysView
-from dataclasses import dataclass
+from collections.abc import KeysView, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from authmilter import grammar
+from authmilter.mail import Origin
 from authmilter.names import Domain
 
 __all__ = ["PROTECTED", "HeaderSettings", "Removal", "removal"]
@@ -44,16 +45,19 @@ PROTECTED = frozenset(
         b"to",
     }
 )
+#: draft-brand-indicators-for-message-identification §7.7: a receiver's own fields, never a sender's
+_BIMI = ("BIMI-Location", "BIMI-Indicator", "BIMI-Logo-Preference")
 _PROTECTED_PREFIX = (b"arc-", b"resent-")
 
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A set of field names to remove: exact names and beginnings of names, both lower case."""
+    """A set of field names to remove: exact names and beginnings of names, both lower case, of `patterns`."""
 
+    patterns: tuple[str, ...] = ()
     exact: frozenset[bytes] = frozenset()
     prefixes: tuple[bytes, ...] = ()
-    #: the same as text, for `Message.keys`: names, and line end and prefix
+    #: the same as text, for the keys of `Message.by_name`: names, and line end and prefix
     _names: frozenset[str] = frozenset()
     _line_starts: tuple[str, ...] = ()
 
@@ -62,6 +66,10 @@ class Removal:
         if key in self.exact or (self.prefixes and key.startswith(self.prefixes)):
             return key not in PROTECTED and not key.startswith(_PROTECTED_PREFIX)
         return False
+
+    def also(self, *names: str) -> Removal:
+        """Return the same with these names."""
+        return removal(*self.patterns, *names)
 
     def may_cover_one_of(self, keys: KeysView[str]) -> bool:
         """False if none of a message's `keys` is of a name to remove: most often so, and known without a loop."""
@@ -81,6 +89,7 @@ def removal(*patterns: str) -> Removal:
     exact = {p.lower().encode("ascii") for p in patterns if not p.endswith("*")}
     prefixes = {p[:-1].lower().encode("ascii") for p in patterns if p.endswith("*")}
     return Removal(
+        patterns,
         frozenset(exact),
         tuple(sorted(prefixes)),
         frozenset(name.decode("ascii") for name in exact),
@@ -106,6 +115,7 @@ class HeaderSettings:
             hop's, so that nobody can forge them.
         receiver: our host name in Received-SPF; empty: the authserv-id.
         bimi_indicator: write the logo itself into BIMI-Indicator where BIMI is pass.
+        removals: the names of which every field is removed, by where a mail comes from; it follows from the others.
 
     Raises:
         ValueError: an id or a name that cannot stand in a header, or a pattern that would take everything.
@@ -121,6 +131,7 @@ class HeaderSettings:
     own_headers: tuple[str, ...] = ("X-Authmilter-*",)
     receiver: str = ""
     bimi_indicator: bool = True
+    removals: Mapping[Origin, Removal] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for text in (self.authserv_id, self.receiver, *(s.removeprefix("*.") for s in self.siblings)):
@@ -129,3 +140,17 @@ class HeaderSettings:
         for pattern in (*self.strip, *self.own_headers):
             if not _PATTERN.fullmatch(pattern):
                 raise ValueError(f"{pattern!a} is no field name, with or without a * at its end")
+        object.__setattr__(self, "removals", {origin: self._removal(origin) for origin in Origin})
+
+    def _removal(self, origin: Origin) -> Removal:
+        if origin is Origin.TRUSTED_HOP:
+            # What it brings back we may have written ourselves.
+            return removal()
+        patterns = [*_BIMI, *self.own_headers]
+        if origin in {Origin.INTERNET, Origin.TRUSTED_RELAY}:
+            patterns += self.strip
+        if self.strip_received_spf or (
+            self.strip_received_spf is None and self.received_spf and origin is Origin.INTERNET
+        ):
+            patterns.append("Received-SPF")
+        return removal(*patterns)

@@ -4,7 +4,8 @@ Neither call raises or waits. Strangers' text is escaped before it reaches a lin
 console form shows `repr`-like text.
 
 The line of a message is on every message's path, so it is put together as JSON piece by piece (`LogJournal._line`), each
-text through the encoder of the standard library. That is its one definition: the console form is read from it.
+text through the encoder of the standard library. That is its one definition: the console form is read from it. Pieces
+that say the same of many messages are kept ready; none of them holds a local part or a text without a bound.
 
 structlog writes the console form, and is loaded for that form only: it loads rich and pygments, 4 MB in every service.
 """
@@ -21,13 +22,17 @@ from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _text
 from typing import Protocol, TextIO, cast
 
-from authmilter.arc.result import ArcStatus
-from authmilter.mail import Mail
+from authmilter.arc.result import ArcResult, ArcStatus
+from authmilter.dkim.result import DkimProblem, DkimResult, DkimStatus
+from authmilter.dmarc.result import DmarcPolicy, DmarcProblem, DmarcStatus
+from authmilter.iprev.result import IprevStatus
+from authmilter.mail import Mail, Origin
 from authmilter.names import Address, AddressLiteral, Domain, IPAddress, LocalPart, Malformed, ReversePath
 from authmilter.observe.counters import Counters
 from authmilter.observe.lines import LineWriter
+from authmilter.spf.result import SpfStatus
 from authmilter.text import printable
-from authmilter.verdict import Verdict
+from authmilter.verdict import Disposition, Verdict
 
 __all__ = ["Log", "LogJournal", "LogSettings", "make_log"]
 
@@ -132,12 +137,12 @@ class LogJournal:
     Lines are written one by one, until `write_through` gives them a `LineWriter`.
     """
 
-    __slots__ = ("_level", "_lines", "_log", "_plain", "_redact", "counters")
+    __slots__ = ("_lines", "_log", "_plain", "_redact", "_told", "counters")
 
     def __init__(self, log: Log, settings: LogSettings, counters: Counters | None = None) -> None:
         self._log = log
         self._redact = settings.redact_local_parts
-        self._level = _LEVELS[settings.level]
+        self._told = _LEVELS[settings.level] <= _LEVELS["info"]
         self._plain = settings.format == "json"
         self._lines: LineWriter | None = None
         self.counters = counters if counters is not None else Counters()
@@ -150,7 +155,7 @@ class LogJournal:
         """Count the message and write its line."""
         try:
             self.counters.count(mail, verdict)
-            if self._level > _LEVELS["info"]:
+            if not self._told:
                 return
             line = self._line(mail, verdict, queue_id, listener)
             if not self._plain:
@@ -182,102 +187,152 @@ class LogJournal:
 
         Only words of closed lists and numbers stand in it as they are; all else goes through `_text`.
         """
-        evidence, decision, session = verdict.evidence, verdict.decision, mail.session
-        authors = mail.message.authors
-        client, helo, author = session.client_ip, session.helo, authors.domain
-        helo_text = "" if helo is None else helo.ascii if isinstance(helo, Domain) else str(helo)
-        line = [
-            f'{{"id": {_text(mail.id)}, "queue_id": {_text(printable(queue_id, 64))}',
-            f', "listener": {_text(listener)}, "origin": "{mail.origin}"',
-            f', "origin_because": {_text(verdict.origin_because)}',
-            f', "client": "{_ip_text(client) if client is not None else ""}"',
-            f', "helo": {_text(printable(helo_text, 256))}',
-            f', "mail_from": {_text(self._path(mail.envelope.mail_from))}',
-            f', "recipients": {len(mail.envelope.rcpt_to)}',
-            f', "author": {_text(author.ascii) if author is not None else _NOBODY}',
-        ]
-        add = line.append
+        evidence, decision, session, envelope = (
+            verdict.evidence,
+            verdict.decision,
+            mail.session,
+            mail.envelope,
+        )
+        authors, helo, path = mail.message.authors, session.helo, envelope.mail_from
+        if isinstance(helo, Domain):
+            whence = _whence(listener, mail.origin, verdict.origin_because, session.client_ip, helo.ascii)
+        else:
+            # what is no domain may be long, and is kept nowhere
+            said = "" if helo is None else str(helo)
+            whence = _read_whence(listener, mail.origin, verdict.origin_because, session.client_ip, said)
+        author = authors.domain
+        who = f', "author": {_text(author.ascii) if author is not None else _NOBODY}'
         if authors.problem is not None:
-            add(f', "author_problem": "{authors.problem}"')
+            who += f', "author_problem": "{authors.problem}"'
         if session.authenticated is not None:
-            user = printable(session.authenticated, 128)
-            add(f', "authenticated": {_text("*" if self._redact else user)}')
-        if evidence.iprev is not None:
-            add(f', "iprev": "{evidence.iprev.status}"')
-        if evidence.spf_helo is not None:
-            add(f', "spf_helo": "{evidence.spf_helo.status}"')
-        if evidence.spf is not None:
-            add(f', "spf": "{evidence.spf.status}"')
+            who += f', "authenticated": {_text("*") if self._redact else _shown(session.authenticated, 128)}'
+        iprev, spf_helo, spf = evidence.iprev, evidence.spf_helo, evidence.spf
+        results = _sender_results(
+            iprev.status if iprev is not None else None,
+            spf_helo.status if spf_helo is not None else None,
+            spf.status if spf is not None else None,
+        )
         if evidence.dkim is not None:
-            signatures = [
-                f"{r.status}:{r.domain.ascii if r.domain is not None else '-'}"
-                + (f":{r.problem}" if r.problem is not None else "")
-                for r in evidence.dkim
-            ]
-            add(f', "dkim": {_texts(signatures)}')
+            results += _signatures(evidence.dkim)
         arc = evidence.arc
-        if arc is not None and arc.status is not ArcStatus.NONE:
-            add(f', "arc": "{arc.status}"')
-            if arc.problem is not None:
-                add(f', "arc_problem": "{arc.problem}"')
-            elif arc.sets:
-                sealers = [s.sealer.ascii if s.sealer is not None else "-" for s in arc.sets[-5:]]
-                add(f', "arc_sealers": {_texts(sealers)}')
+        if arc is not None and arc.status is not _NO_CHAIN:
+            results += _chain(arc)
         dmarc = evidence.dmarc
         if dmarc is not None:
-            add(f', "dmarc": "{dmarc.status}"')
-            if dmarc.policy is not None:
-                add(f', "dmarc_policy": "{dmarc.policy}"')
-            if dmarc.problem is not None:
-                add(f', "dmarc_problem": "{dmarc.problem}"')
+            results += _dmarc(dmarc.status, dmarc.policy, dmarc.problem)
         if evidence.bimi is not None:
-            add(f', "bimi": "{evidence.bimi.status}"')
+            results += f', "bimi": "{evidence.bimi.status}"'
             if evidence.bimi.problem is not None:
-                add(f', "bimi_problem": "{evidence.bimi.problem}"')
+                results += f', "bimi_problem": "{evidence.bimi.problem}"'
         if verdict.sealing is not None or verdict.signing is not None:
-            add(_signed(verdict))
-        add(
-            f', "disposition": "{decision.disposition}", "rule": {_text(decision.rule)}'
-            f', "policy": {_text(decision.policy)}, "because": {_text(decision.because)}'
-        )
+            results += _signed(verdict)
+        decided = _decided(decision.disposition, decision.rule, decision.policy, decision.because)
         if decision.override is not None:
-            add(f', "override": "{decision.override}"')
+            decided += f', "override": "{decision.override}"'
             if decision.override_comment:
-                add(f', "override_comment": {_text(printable(decision.override_comment, 1000))}')
+                decided += f', "override_comment": {_shown(decision.override_comment, 1000)}'
         if decision.reply is not None:
             reply = decision.reply
             # The text may repeat an address, or a domain's own explanation with one (macro `l`).
             said = f"{reply.code} {reply.enhanced}" if self._redact else str(reply)
-            add(f', "reply": {_text(said)}')
+            decided += f', "reply": {_text(said)}'
         if decision.would_have:
-            add(f', "would_have": {_texts([f"{w.disposition}:{w.rule}" for w in decision.would_have])}')
+            decided += f', "would_have": {_texts([f"{w.disposition}:{w.rule}" for w in decision.would_have])}'
         asked, remembered = verdict.questions()
-        add(
+        return (
+            f'{{"id": {_text(mail.id)}, "queue_id": {_shown(queue_id, 64)}{whence}'
+            f', "mail_from": {_shown(_redacted(path) if self._redact else str(path), 320)}'
+            f', "recipients": {len(envelope.rcpt_to)}{who}{results}{decided}'
             f', "size": {mail.body.size}, "elapsed_ms": {verdict.elapsed_ms!r}'
             f', "dns_questions": {asked}, "dns_remembered": {remembered}'
         )
-        return "".join(line)
-
-    def _path(self, path: ReversePath) -> str:
-        if self._redact:
-            if isinstance(path, Address):
-                return f"*@{path.domain.ascii}"
-            if isinstance(path, AddressLiteral):
-                return str(AddressLiteral("*", path.ip))
-            if isinstance(path, LocalPart):
-                return "*"
-            if isinstance(path, Malformed):
-                return "malformed"
-        return printable(str(path), 320)
 
 
 _NOBODY = _text("")
+_NO_CHAIN = ArcStatus.NONE
+
+
+def _shown(text: str, limit: int) -> str:
+    """Return a stranger's text as `printable` shows it, as JSON."""
+    if len(text) <= limit:
+        made = _text(text)
+        # What JSON has nothing to escape in, `printable` has not either.
+        if len(made) == len(text) + 2:
+            return made
+    return _text(printable(text, limit))
+
+
+def _redacted(path: ReversePath) -> str:
+    """Return a reverse-path as text without its local part."""
+    if isinstance(path, Address):
+        return f"*@{path.domain.ascii}"
+    if isinstance(path, AddressLiteral):
+        return str(AddressLiteral("*", path.ip))
+    if isinstance(path, LocalPart):
+        return "*"
+    return "malformed" if isinstance(path, Malformed) else str(path)
+
+
+# -- pieces of the line that come again and again, and are kept as they are written ----------------------------------
+
+
+def _read_whence(listener: str, origin: Origin, because: str, client: IPAddress | None, helo: str) -> str:
+    return (
+        f', "listener": {_text(listener)}, "origin": "{origin}", "origin_because": {_text(because)}'
+        f', "client": "{client if client is not None else ""}", "helo": {_shown(helo, 256)}'
+    )
+
+
+_whence = lru_cache(maxsize=4096)(_read_whence)
+
+
+@lru_cache(maxsize=1024)
+def _sender_results(iprev: IprevStatus | None, spf_helo: SpfStatus | None, spf: SpfStatus | None) -> str:
+    asked = (("iprev", iprev), ("spf_helo", spf_helo), ("spf", spf))
+    return "".join([f', "{method}": "{status}"' for method, status in asked if status is not None])
+
+
+def _signatures(results: tuple[DkimResult, ...]) -> str:
+    said = ""
+    for result in results:
+        domain = result.domain
+        said += _signature(result.status, domain.ascii if domain is not None else "-", result.problem)
+    # (each is said with a comma before it)
+    return f', "dkim": [{said[2:]}]'
 
 
 @lru_cache(maxsize=4096)
-def _ip_text(ip: IPAddress) -> str:
-    """Return an address as text; Python works it out anew each time, and the same clients come again and again."""
-    return str(ip)
+def _signature(status: DkimStatus, domain: str, problem: DkimProblem | None) -> str:
+    said = f"{status}:{domain}"
+    return f", {_text(said if problem is None else f'{said}:{problem}')}"
+
+
+def _chain(result: ArcResult) -> str:
+    said = f', "arc": "{result.status}"'
+    if result.problem is not None:
+        said += f', "arc_problem": "{result.problem}"'
+    elif result.sets:
+        sealers = [s.sealer.ascii if s.sealer is not None else "-" for s in result.sets[-5:]]
+        said += f', "arc_sealers": {_texts(sealers)}'
+    return said
+
+
+@lru_cache(maxsize=1024)
+def _dmarc(status: DmarcStatus, policy: DmarcPolicy | None, problem: DmarcProblem | None) -> str:
+    said = f', "dmarc": "{status}"'
+    if policy is not None:
+        said += f', "dmarc_policy": "{policy}"'
+    if problem is not None:
+        said += f', "dmarc_problem": "{problem}"'
+    return said
+
+
+@lru_cache(maxsize=1024)
+def _decided(disposition: Disposition, rule: str, policy: str, because: str) -> str:
+    return (
+        f', "disposition": "{disposition}", "rule": {_text(rule)}'
+        f', "policy": {_text(policy)}, "because": {_text(because)}'
+    )
 
 
 def _texts(texts: Iterable[str]) -> str:

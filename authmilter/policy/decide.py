@@ -17,7 +17,7 @@ from functools import lru_cache
 from authmilter.evidence import Evidence
 from authmilter.mail import Mail, Origin
 from authmilter.policy.exceptions import ForwarderException, excepted
-from authmilter.policy.facts import SCHEMA, Facts, Kind
+from authmilter.policy.facts import SCHEMA, Facts, Kind, internal_errors
 from authmilter.policy.replies import BOTH_FAILED, ONE_FAILED
 from authmilter.policy.rules import (
     ERROR_HEADER,
@@ -76,6 +76,7 @@ _SEVERITY = {
     Disposition.DISCARD: 4,
 }
 _NOT_JUDGED = frozenset({Origin.SUBMISSION, Origin.INTERNAL, Origin.TRUSTED_HOP})
+_INTERNET = Origin.INTERNET
 _TRUSTED_RELAY = Origin.TRUSTED_RELAY
 _PUBLISHED = {"none": 0, "quarantine": 1, "reject": 2}
 _APPLIED = {
@@ -95,6 +96,13 @@ class OnError(StrEnum):
 
 def judge(mail: Mail, evidence: Evidence, policy: Policy, on_error: OnError = OnError.TEMPFAIL) -> Decision:
     """Return what is to be done with `mail`: origins first, then `on_error`, then the rules. Total."""
+    if mail.origin is _INTERNET and not (
+        policy.exceptions or policy.recipient_key or internal_errors(evidence)
+    ):
+        # Most mail: the rules alone decide, and what they come to is known.
+        course = policy.courses.find_of(mail, evidence)
+        if course is not None:
+            return course.decision or _written(course, Facts.of(mail, evidence), policy)
     return judge_facts(Facts.of(mail, evidence), policy, on_error)
 
 
@@ -143,7 +151,11 @@ def _ruled(facts: Facts, policy: Policy) -> Decision:
     if policy.recipient_key:
         return _joined(facts, policy)
     course = _course(facts, policy)
-    return course.decision or _finished(facts, policy, _outcome(course, facts))
+    return course.decision or _written(course, facts, policy)
+
+
+def _written(course: Course, facts: Facts, policy: Policy) -> Decision:
+    return _finished(facts, policy, _outcome(course, facts))
 
 
 def _course(facts: Facts, policy: Policy) -> Course:
@@ -154,7 +166,7 @@ def _course(facts: Facts, policy: Policy) -> Course:
         course = _walk(noting, policy)
         if not policy.recipient_key and _is_fixed(course):
             # (this asks for the facts of an override only, and they are questions of the tree, too)
-            course = replace(course, decision=_finished(noting, policy, _outcome(course, noting)))
+            course = replace(course, decision=_written(course, noting, policy))
         policy.courses.add(noting.asked, course, _COURSE + len(course.passed_over) + len(course.held))
     return course
 

@@ -191,9 +191,10 @@ def _recipient_domain(recipient: Recipient) -> str | None:
 
 
 def _recipients(mail: Mail, _evidence: Evidence) -> tuple[str, ...]:
-    if len(mail.envelope.rcpt_to) == 1:  # as most mail has
-        return (str(mail.envelope.rcpt_to[0])[:MAX_TEXT],)
-    return _distinct(str(r)[:MAX_TEXT] for r in mail.envelope.rcpt_to)
+    rcpt_to = mail.envelope.rcpt_to
+    if len(rcpt_to) == 1:  # as most mail has
+        return (str(rcpt_to[0])[:MAX_TEXT],)
+    return _distinct([str(r)[:MAX_TEXT] for r in rcpt_to])
 
 
 def _recipient_domains(mail: Mail, _evidence: Evidence) -> tuple[str, ...]:
@@ -215,10 +216,8 @@ def _size(mail: Mail, _evidence: Evidence) -> int:
 
 
 def _subject(mail: Mail, _evidence: Evidence) -> str | None:
-    for header in mail.message.headers:
-        if header.key == "subject":
-            return _decoded(_text(header)) or None
-    return None
+    fields = mail.message.fields("subject")
+    return (_decoded(_text(fields[0])) or None) if fields else None
 
 
 def _text(header: Header) -> str:
@@ -251,10 +250,8 @@ def _list_id_of(header: Header) -> str:
 
 
 def _list_id(mail: Mail, _evidence: Evidence) -> str | None:
-    for header in mail.message.headers:
-        if header.key == "list-id":
-            return _list_id_of(header) or None
-    return None
+    fields = mail.message.fields("list-id")
+    return (_list_id_of(fields[0]) or None) if fields else None
 
 
 def _list_domain(mail: Mail, evidence: Evidence) -> str | None:
@@ -262,9 +259,8 @@ def _list_domain(mail: Mail, evidence: Evidence) -> str | None:
     passing = [d for d in evidence.dkim or () if d.status is _DKIM_PASS and d.domain is not None]
     if not passing:
         return None
-    fields = [h for h in mail.message.headers if h.name[:5].lower() == b"list-"]
     for name in ("list-id", "list-post"):
-        ours = [h for h in fields if h.key == name]
+        ours = mail.message.fields(name)
         if len(ours) != 1:
             # Of two fields a signature may cover the other one.
             continue
@@ -311,6 +307,19 @@ def _dmarc(value: Callable[[DmarcResult], Value | None]) -> Callable[[Mail, Evid
         return None if evidence.dmarc is None else value(evidence.dmarc)
 
     return source
+
+
+# Asked of nearly every message, so without a function for the value inside a function for the result.
+def _spf_status(_mail: Mail, evidence: Evidence) -> SpfStatus | None:
+    return None if evidence.spf is None else evidence.spf.status
+
+
+def _dmarc_status(_mail: Mail, evidence: Evidence) -> DmarcStatus | None:
+    return None if evidence.dmarc is None else evidence.dmarc.status
+
+
+def _aligned_by_dkim(_mail: Mail, evidence: Evidence) -> bool | None:
+    return None if evidence.dmarc is None else _ALIGNED_BY_DKIM in evidence.dmarc.aligned
 
 
 def _bimi(value: Callable[[BimiResult], Value | None]) -> Callable[[Mail, Evidence], Value | None]:
@@ -430,23 +439,30 @@ def _forwarding(mail: Mail, evidence: Evidence) -> tuple[str, ...] | None:
 def internal_errors(evidence: Evidence) -> tuple[str, ...]:
     """Return the methods (names of METHODS) that ended in a fault of ours."""
     found: list[str] = []
-    iprev, spf_helo, spf, dkim = evidence.iprev, evidence.spf_helo, evidence.spf, evidence.dkim
-    arc, dmarc, bimi = evidence.arc, evidence.dmarc, evidence.bimi
+    iprev, helo, spf, arc, dmarc = (
+        evidence.iprev,
+        evidence.spf_helo,
+        evidence.spf,
+        evidence.arc,
+        evidence.dmarc,
+    )
     if iprev is not None and iprev.status is _IPREV_BROKEN:
         found.append("iprev")
-    if spf_helo is not None and spf_helo.status is _SPF_BROKEN:
+    if helo is not None and helo.status is _SPF_BROKEN:
         found.append("spf_helo")
     if spf is not None and spf.status is _SPF_BROKEN:
         found.append("spf")
-    if dkim and _DKIM_BROKEN in [r.status for r in dkim]:
-        found.append("dkim")
+    for signature in evidence.dkim or ():
+        if signature.status is _DKIM_BROKEN:
+            found.append("dkim")
+            break
     if arc is not None and arc.status is _ARC_BROKEN:
         found.append("arc")
     if dmarc is not None and dmarc.status is _DMARC_BROKEN:
         found.append("dmarc")
-    if bimi is not None and bimi.status is _BIMI_BROKEN:
+    if evidence.bimi is not None and evidence.bimi.status is _BIMI_BROKEN:
         found.append("bimi")
-    return tuple(found)
+    return tuple(found) if found else ()
 
 
 # -- the schema ----------------------------------------------------------------------------------------------------
@@ -672,7 +688,7 @@ _FACTS: tuple[Fact, ...] = (
         method="spf",
         standing=_PROOF,
         doc="The SPF result for the reverse-path (for `<>`: for postmaster at the HELO name).",
-        source=_spf(_mail_identity, lambda r: r.status),
+        source=_spf_status,
     ),
     Fact(
         name="spf.domain",
@@ -797,7 +813,7 @@ _FACTS: tuple[Fact, ...] = (
         method="dmarc",
         standing=_PROOF,
         doc="Whether a passing signature is aligned with the Author Domain (as DMARC says).",
-        source=_dmarc(lambda r: _ALIGNED_BY_DKIM in r.aligned),
+        source=_aligned_by_dkim,
     ),
     # -- ARC
     Fact(
@@ -887,7 +903,7 @@ _FACTS: tuple[Fact, ...] = (
         method="dmarc",
         standing=_PROOF,
         doc="The DMARC result.",
-        source=_dmarc(lambda r: r.status),
+        source=_dmarc_status,
     ),
     Fact(
         name="dmarc.policy",

@@ -19,6 +19,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Generic, TypeVar
 
+from authmilter.evidence import Evidence
+from authmilter.mail import Mail
 from authmilter.policy.facts import SCHEMA, Facts, Value
 from authmilter.policy.match import Index, Matches
 
@@ -66,28 +68,44 @@ class Question:
         return tuple([test(value) for test in self._tests])
 
 
-class _Fork(Generic[T]):
-    """A question, and what follows from each answer."""
+class _Place(Generic[T]):
+    """A place on the way: a question and what follows from each answer, or the end (no question) and what was found.
 
-    __slots__ = ("branches", "name", "reads", "source")
+    `ask` gives the answer of a mail of which no fact is given.
+    """
 
-    def __init__(self, question: Question) -> None:
-        self.name = question.name
-        self.source = SCHEMA[question.name].source
-        self.reads = question.reads
-        self.branches: dict[Answer, _Fork[T] | T] = {}
+    __slots__ = ("ask", "branches", "found", "question")
+
+    def __init__(self, question: Question | None, found: T | None = None) -> None:
+        self.question = question
+        self.ask = None if question is None else _asking(question)
+        self.branches: dict[Answer, _Place[T]] = {}
+        self.found = found
+
+
+def _asking(question: Question) -> Callable[[Mail, Evidence], Answer]:
+    source, reads = SCHEMA[question.name].source, question.reads
+    if reads is None:
+        return source
+
+    def ask(mail: Mail, evidence: Evidence) -> Answer:
+        value = source(mail, evidence)
+        return None if value is None else reads(value)
+
+    return ask
 
 
 class Tree(Generic[T]):
     """What was found before. `questions`: those that can be asked, by the names of their facts; `most`: parts kept."""
 
-    __slots__ = ("_kept", "_most", "_questions", "_start")
+    __slots__ = ("_kept", "_most", "_nowhere", "_questions", "_start")
 
     def __init__(self, questions: Mapping[str, Question], most: int = MAX_KEPT) -> None:
         self._questions = questions
         self._most = most
-        # under None the first fork, or what was found where nothing is asked
-        self._start: dict[Answer, _Fork[T] | T] = {}
+        # under None the first place
+        self._start: dict[Answer, _Place[T]] = {}
+        self._nowhere: _Place[T] = _Place(None)
         self._kept = 0
 
     @property
@@ -97,22 +115,21 @@ class Tree(Generic[T]):
 
     def find(self, facts: Facts) -> T | None:
         """Return what was found for a message of the same answers; None where there was none yet."""
-        node = self._start.get(None)
         whole = facts.whole
-        if whole is None:
-            get = facts.get
-            while isinstance(node, _Fork):
-                value = get(node.name)
-                reads = node.reads
-                node = node.branches.get(value if value is None or reads is None else reads(value))
-            return node
-        # Of a mail that no fact was given of, without keeping the values: on this way no question comes twice.
-        mail, evidence = whole
-        while isinstance(node, _Fork):
-            value = node.source(mail, evidence)
-            reads = node.reads
-            node = node.branches.get(value if value is None or reads is None else reads(value))
-        return node
+        if whole is not None:
+            return self.find_of(*whole)
+        place = self._start.get(None, self._nowhere)
+        while (question := place.question) is not None:
+            place = place.branches.get(question.answer(facts.get(question.name)), self._nowhere)
+        return place.found
+
+    def find_of(self, mail: Mail, evidence: Evidence) -> T | None:
+        """Do the same for a mail of which no fact is given, and keep no values: on this way no question comes twice."""
+        nowhere = self._nowhere
+        place = self._start.get(None, nowhere)
+        while (ask := place.ask) is not None:
+            place = place.branches.get(ask(mail, evidence), nowhere)
+        return place.found
 
     def add(self, asked: Mapping[str, Value | None], found: T, weight: int) -> None:
         """Keep what was found after these facts were asked for, in their order; `weight` is what it holds, in parts."""
@@ -121,15 +138,15 @@ class Tree(Generic[T]):
             self._start, self._kept = {}, 0
             if weight > self._most:
                 return
-        branches: dict[Answer, _Fork[T] | T] = self._start
+        branches = self._start
         answer: Answer = None
         for name, value in asked.items():
             question = self._questions[name]
-            fork = branches.get(answer)
-            if not isinstance(fork, _Fork):
-                fork = branches[answer] = _Fork(question)
-            branches, answer = fork.branches, question.answer(value)
+            place = branches.get(answer)
+            if place is None or place.question is None:
+                place = branches[answer] = _Place(question)
+            branches, answer = place.branches, question.answer(value)
             if isinstance(answer, tuple):
                 weight += len(answer)
-        branches[answer] = found
+        branches[answer] = _Place(None, found)
         self._kept += weight

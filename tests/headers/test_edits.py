@@ -658,15 +658,17 @@ def test_a_look_at_all_names_overlooks_none_that_is_removed(fields: list[bytes],
     message = Message.of_fields([(name, b" v") for name in fields])
     going = removal(*patterns)
     covered = [h.key for h in message.headers if going.covers(h.key.encode("latin-1"))]
-    assert going.may_cover_one_of(message.keys) or not covered
+    assert going.may_cover_one_of(message.by_name.keys()) or not covered
 
 
 def test_a_message_without_any_such_name_is_left_as_it_is() -> None:
     going = removal("X-Spam-*", "BIMI-Location")
     for name in (b"Spam-X-Spam-Flag", b"X-Spa", b"BIMI-Location-2", b"Subject"):
-        assert not going.may_cover_one_of(Message.of_fields([(name, b" v")]).keys)
+        assert not going.may_cover_one_of(Message.of_fields([(name, b" v")]).by_name.keys())
     for name in (b"x-SPAM-y", b"bimi-location", b"BIMI-Location \t"):
-        assert going.may_cover_one_of(Message.of_fields([(b"From", b" a@b.example"), (name, b" v")]).keys)
+        assert going.may_cover_one_of(
+            Message.of_fields([(b"From", b" a@b.example"), (name, b" v")]).by_name.keys()
+        )
 
 
 @settings(max_examples=300, deadline=None)

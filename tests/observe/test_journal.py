@@ -30,6 +30,7 @@ from authmilter.names import Domain, parse_helo, parse_ip, parse_recipient, pars
 from authmilter.observe.journal import LogJournal, LogSettings, make_log
 from authmilter.policy import loader
 from authmilter.spf.result import SpfIdentity, SpfResult, SpfStatus
+from authmilter.text import printable
 from authmilter.verdict import (
     Decision,
     Disposition,
@@ -355,3 +356,7 @@ def test_whatever_a_text_holds_it_stays_one_value_of_one_line(
     assert list(line) == [*SAID, "timestamp"]
     assert line["because"] == line["rule"] == line["origin_because"] == because
     assert line["would_have"] == SAID["would_have"]
+    assert line["queue_id"] == printable(queue_id, 64)
+    assert line["authenticated"] == printable(login, 128)
+    assert line["helo"] == printable(str(mail.session.helo), 256)
+    assert line["mail_from"] == printable(str(mail.envelope.mail_from), 320)
