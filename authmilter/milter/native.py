@@ -16,15 +16,15 @@ import contextlib
 import errno
 import select
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from authmilter.milter.poller import NOTHING, READ, WRITE, Poller
 from authmilter.milter.protocol import (
     DEFAULT_MAX_PACKET,
     Decoder,
+    Event,
     RemoteProtocolError,
     Reply,
     Verb,
@@ -144,35 +144,31 @@ class _Connection:
         if not data:
             self.abort()
             return
-        try:
-            self._received(data)
-        except Exception as e:  # noqa: BLE001 - a bug ends its connection: it would be told of the same octets for ever
-            self._server.note("milter_connection_broken", f"{self._session.listener}: {e!r}")
-            self.abort()
-
-    def _received(self, data: bytes) -> None:
-        self.last = self._loop.time()
         session = self._session
-        error: RemoteProtocolError | None = None
+        self.last = self._loop.time()
         replies: list[Reply] = []
+        error: RemoteProtocolError | None = None
         try:
-            events: Sequence[Any] = self._decoder.feed(data)
-        except RemoteProtocolError as e:
-            events, error = e.events, e
-        rest = iter(events)
-        try:
-            while session.take(rest, replies):
+            try:
+                events: Iterator[Event] = iter(self._decoder.feed(data))
+            except RemoteProtocolError as e:
+                events, error = iter(e.events), e
+            while session.take(events, replies):
                 self._judge(replies)
         except RemoteProtocolError as e:
             error = e
+        except Exception as e:  # noqa: BLE001 - a bug ends its connection: it would be told of the same octets for ever
+            self._server.note("milter_connection_broken", f"{session.listener}: {e!r}")
+            self.abort()
+            return
         if replies:
             self._write(b"".join([reply.wire for reply in replies]))
         phase = session.phase
-        if self._task is not None and phase is not _JUDGING:
-            self._forget_task()  # the MTA gave up before it had its verdict
         if phase is not self._phase:
             self._phase = phase
             self.phase_since = self.last
+        if self._task is not None and phase is not _JUDGING:
+            self._forget_task()  # the MTA gave up before it had its verdict
         if error is not None:
             self._server.counters.protocol_errors += 1
             self._server.note("milter_protocol_error", f"{session.listener}: {error}")
@@ -189,14 +185,16 @@ class _Connection:
 
     def close(self) -> None:
         """Close after what was written is gone; the session ends at once."""
-        self._forget_task()
+        if self._task is not None:
+            self._forget_task()
         self._session.lost()
         if not self._unsent:
             self._shut()
 
     def abort(self) -> None:
         """Close at once."""
-        self._forget_task()
+        if self._task is not None:
+            self._forget_task()
         self._session.lost()
         self._shut()
 
