@@ -38,10 +38,13 @@ __all__ = ["Counters", "Drained", "MilterServer", "NativeSettings", "serve"]
 
 #: How long a worker looks away from a connection that it leaves to another, in seconds.
 _LOOK_AWAY = 0.001
-#: The same once it has left so many in a row: others have time for all of them, and each look costs what a quarter of a
-#: message does. Should they not come after all, this is how much later it is noticed.
-_LOOK_AWAY_LONGER = 0.01
+#: For how many turns of its loop an idle worker leaves a connection to those before it: some 50 microseconds.
+_TURNS = 8
+#: Of how many connections it may find, in vain, that they were taken in that time; each that it takes makes up for four.
 _NOT_NEEDED = 16
+_NEEDED = 4
+#: How long it rests then, and accepts nothing, in seconds: being woken for each costs what a quarter of a message does.
+_REST = 0.01
 #: No descriptor is left, or no memory for one.
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 #: Octets read at once: more than most messages have; much more, and `malloc` asks the kernel each time.
@@ -307,8 +310,8 @@ class MilterServer:
     """The connections of one worker; made by `serve`.
 
     It accepts one connection of each listener in a turn of the loop, and leaves those to other workers that are theirs
-    (`seats.py`): then it looks away for a moment instead of being told again and again that somebody waits, and for
-    longer where it was told so of many and had none of them.
+    (`seats.py`): then it looks away for a moment instead of being told again and again that somebody waits. Where mail
+    comes one at a time the first worker takes it, and the others rest most of the time.
     """
 
     def __init__(
@@ -333,8 +336,10 @@ class MilterServer:
         self._connections: set[_Connection] = set()
         self._wanted = False
         self._watching = False
-        #: connections in a row that were left to others
+        # of a worker in reserve: how often it was not needed, when it noticed who waits, and how many turns ago
         self._left = 0
+        self._noticed = 0.0
+        self._turns = 0
         self._waiting = select.poll()
         self._away: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
@@ -455,9 +460,13 @@ class MilterServer:
         self._away = None
         if not self._waiting.poll(0):
             self._seat.nobody_waits()
+            if self._seat.needed:
+                self._left = 0
         elif not self._seat.may_take(self.loop.time()):
             self._away = self.loop.call_later(_LOOK_AWAY, self._look_again)
             return
+        else:
+            self._left = 0
         self._watch()
 
     def _pause(self) -> None:
@@ -469,16 +478,32 @@ class MilterServer:
     def _ready(self, name: str, sock: socket.socket) -> None:
         if not self._watching:
             return  # another listener in the same turn was the reason to look away
-        if not self._seat.may_take(self.loop.time()):
-            self._look_away()
-            self._left += 1
-            moment = _LOOK_AWAY if self._left < _NOT_NEEDED else _LOOK_AWAY_LONGER
-            self._away = self.loop.call_later(moment, self._look_again)
+        now = self.loop.time()
+        if self._seat.in_reserve and self._hesitates(now):
             return
-        self._left = 0
+        if not self._seat.may_take(now):
+            self._look_away()
+            self._away = self.loop.call_later(_LOOK_AWAY, self._look_again)
+            return
+        self._left = max(0, self._left - _NEEDED)
+        self._noticed = 0.0
         self._take(name, sock)
         if self._watching and len(self._connections) >= self.settings.max_sessions:
             self._pause()
+
+    def _hesitates(self, now: float) -> bool:
+        """Give those before this idle worker a few turns: the first may be about to end its only session."""
+        if now - self._noticed > _LOOK_AWAY:
+            if self._noticed:
+                self._left += 1  # somebody else has the one of that time
+            self._noticed, self._turns = now, 0
+            if self._left >= _NOT_NEEDED:
+                self._look_away()
+                self._seat.accept(False)
+                self._away = self.loop.call_later(_REST, self._look_again)
+                return True
+        self._turns += 1
+        return self._turns < _TURNS
 
     def _take(self, name: str, listener: socket.socket) -> bool:
         """Accept a connection; False if there is none, or it cannot be taken."""

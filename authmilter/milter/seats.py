@@ -132,6 +132,16 @@ class Seat:
         }
         return self._is_first()
 
+    @property
+    def in_reserve(self) -> bool:
+        """True for an idle worker while another accepts that goes before it when both are idle."""
+        return not self._sessions and self._number > 0 and min(self._all[: self._number]) < _CLOSED
+
+    @property
+    def needed(self) -> bool:
+        """True while all who go before this worker when idle have something to do besides the session they may be ending."""
+        return min(self._all[: self._number], default=0) > 1
+
     def nobody_waits(self) -> None:
         """Hear that the connection has gone that this worker was not to take."""
         self._since = 0.0

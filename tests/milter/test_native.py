@@ -617,6 +617,34 @@ def test_servers_on_one_socket_share_the_sessions(run: Run, tmp_path: Path) -> N
     run(work())
 
 
+def test_what_comes_one_at_a_time_is_one_worker_s_and_the_other_is_there_when_needed(
+    run: Run, tmp_path: Path
+) -> None:
+    async def work() -> None:
+        stage, board = Stage(), Board(2)
+        with open_listener(ListenSpec.parse(f"unix:{tmp_path}/m")) as sock, sock.dup() as same:
+            servers = [
+                await serve([("m", each)], stage.factory(), seat=Seat(board, n))
+                for n, each in enumerate((sock, same))
+            ]
+            for _ in range(100):
+                assert (await deliver(f"unix:{tmp_path}/m", RAW)).final == "accept"
+                await until(lambda: not any(server.open_sessions for server in servers))
+            first, second = (board.taken(n) for n in range(2))
+            assert first >= 95, (first, second)
+            # Some that stay: the one that rests is back in a moment.
+            ends = [await hello(f"unix:{tmp_path}/m") for _ in range(4)]
+            await asyncio.sleep(0.05)
+            ends += [await hello(f"unix:{tmp_path}/m") for _ in range(12)]
+            assert min(server.open_sessions for server in servers) >= 6
+            for _, writer, _ in ends:
+                writer.close()
+            for server in servers:
+                await server.close()
+
+    run(work())
+
+
 def test_nobody_waits_long_for_a_worker_that_does_not_come(run: Run, tmp_path: Path) -> None:
     async def work() -> None:
         stage, board = Stage(), Board(2)

@@ -53,6 +53,29 @@ def test_of_idle_workers_the_first_goes() -> None:
     assert [seat.may_take(1.0) for seat in seats[1:]] == [True, False]
 
 
+def test_who_is_in_reserve_and_when_it_is_needed() -> None:
+    _, seats = _seats(3)
+
+    def reserve() -> list[bool]:
+        return [seat.in_reserve for seat in seats]
+
+    def needed() -> list[bool]:
+        return [seat.needed for seat in seats]
+
+    assert (reserve(), needed()) == ([False, True, True], [False, False, False])
+    seats[0].opened()
+    assert needed() == [False, False, False], "its session may be about to end"
+    seats[0].opened()
+    assert needed() == [False, True, False], "the second goes before the third, and is idle"
+    seats[1].accept(False)
+    assert needed() == [False, True, True]
+    seats[1].accept(True)
+    seats[2].opened()
+    assert reserve() == [False, True, False]
+    seats[0].accept(False)
+    assert reserve() == [False, False, False], "nobody accepts before the second"
+
+
 @pytest.mark.parametrize(
     ("mine", "theirs", "first"), [(7, 6, False), (8, 7, True), (9, 7, False), (24, 21, True), (24, 20, False)]
 )
