@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import tracemalloc
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pytest
-import uvloop
 
 from authmilter.milter.native import MilterServer, NativeSettings, serve
 from authmilter.milter.protocol import Reply
@@ -34,23 +33,16 @@ from tests.milter.client import (
     strings,
 )
 from tests.milter.fakes import Plan, Recorder, Stage, a_verdict
+from tests.support.loops import Run
 
 RAW = b"From: alice@example.org\r\nSubject: a\r\n folded\r\n\r\nHello\r\n"
+#: How an MTA of version 2 begins, in which every command after it gets a reply.
+OLD_START = (
+    packet("O", b"".join(number.to_bytes(4, "big") for number in (2, 0x3F, 0x7F)))
+    + packet("C", b"x\0U")
+    + packet("M", strings(b"<a@b.example>"))
+)
 AR = InsertHeader(at=0, name=b"Authentication-Results", value=b"mx.example;\r\n spf=pass")
-
-LOOPS: list[Callable[[], asyncio.AbstractEventLoop]] = [asyncio.new_event_loop, uvloop.new_event_loop]
-
-
-@pytest.fixture(params=LOOPS, ids=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, None]], None]:
-    def runner(work: Coroutine[Any, Any, None]) -> None:
-        with asyncio.Runner(loop_factory=request.param) as loop:
-            loop.run(asyncio.wait_for(work, 60))
-
-    return runner
-
-
-Run = Callable[[Coroutine[Any, Any, None]], None]
 
 
 @asynccontextmanager
@@ -411,11 +403,7 @@ def test_a_peer_that_does_not_read_is_not_read_from(run: Run, tmp_path: Path) ->
                 rude.setblocking(False)
                 rude.connect(address.removeprefix("unix:"))
                 # version 2: every header field gets a reply, and this peer reads none of them
-                start = packet(
-                    "O", (2).to_bytes(4, "big") + (0x3F).to_bytes(4, "big") + (0x7F).to_bytes(4, "big")
-                )
-                start += packet("C", b"x\0U") + packet("M", strings(b"<a@b.example>"))
-                rude.send(start)
+                rude.send(OLD_START)
                 flood = packet("U", b"x\0") * 5000
                 sent = stalled = 0
                 while stalled < 50:
@@ -438,10 +426,7 @@ def test_replies_that_find_no_room_come_later_in_order(run: Run, tmp_path: Path)
             with socket.socket(socket.AF_UNIX) as slow:
                 slow.setblocking(False)
                 slow.connect(address.removeprefix("unix:"))
-                start = packet(
-                    "O", (2).to_bytes(4, "big") + (0x3F).to_bytes(4, "big") + (0x7F).to_bytes(4, "big")
-                )
-                slow.send(start + packet("C", b"x\0U") + packet("M", strings(b"<a@b.example>")))
+                slow.send(OLD_START)
                 asked = 2
                 flood = memoryview(packet("U", b"x\0") * 5000)
                 rest = flood[:0]
@@ -485,10 +470,7 @@ def test_a_peer_that_goes_without_its_replies_is_forgotten(run: Run, tmp_path: P
             with socket.socket(socket.AF_UNIX) as rude:
                 rude.setblocking(False)
                 rude.connect(address.removeprefix("unix:"))
-                start = packet(
-                    "O", (2).to_bytes(4, "big") + (0x3F).to_bytes(4, "big") + (0x7F).to_bytes(4, "big")
-                )
-                rude.send(start + packet("C", b"x\0U") + packet("M", strings(b"<a@b.example>")))
+                rude.send(OLD_START)
                 stalled = 0
                 while stalled < 20:
                     try:

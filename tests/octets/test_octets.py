@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import os
 import random
+import re
 import subprocess
 import sys
 import sysconfig
@@ -440,3 +441,16 @@ def test_built_with_sanitizers_it_reads_and_writes_nothing_that_is_not_its_own(t
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "20000 inputs, no difference" in done.stdout
+
+
+@pytest.mark.parametrize("size", [1, 2, 65_535, 65_536, 65_537, 131_072, 200_003])
+@pytest.mark.parametrize("functions", BOTH)
+def test_runs_of_blanks_become_one_wherever_a_piece_of_work_ends(functions: Any, size: int) -> None:
+    source = random.Random(size)
+    gaps = [b" ", b"  ", b"a", b"b c", b"~", b"\x7f", b"    ", b"\0"]
+    mixed = b"".join(source.choice(gaps) for _ in range(size))[:size]
+    around = (b"x" * 65_530 + b" " * 12 + b"y" * size)[:size]
+    for octets in (mixed, around, b" " * size, b"ab" * size, mixed + "\u00e9".encode() + mixed):
+        whole, _empty, held = functions.body_piece(octets + b".", True)
+        assert held == b""
+        assert whole == re.sub(b"  +", b" ", octets + b".")
