@@ -264,6 +264,11 @@ def is_public(address: IPAddress) -> bool:
     return not any(address.version == network.version and address in network for network in _NOT_PUBLIC)
 
 
+def _is_loopback(address: IPAddress) -> bool:
+    """Say so of the plain form only: Python 3.13 and later say it of mapped addresses, too."""
+    return address.is_loopback and not (isinstance(address, IPv6Address) and address.ipv4_mapped)
+
+
 class Fetcher:
     """Fetches one document at a time, or several: nothing is kept between them.
 
@@ -346,7 +351,7 @@ class Fetcher:
             raise _Refused(FetchProblem.ADDRESS, f"{host} has more than {MAX_ADDRESSES} addresses")
         for address in found:
             # One that is not allowed refuses the host: who points a name inside has nothing to say outside.
-            if not is_public(address) and not (self._settings.allow_loopback and address.is_loopback):
+            if not is_public(address) and not (self._settings.allow_loopback and _is_loopback(address)):
                 raise _Refused(FetchProblem.ADDRESS, f"{host} has the address {address}, which is not public")
         return tuple(found)
 

@@ -18,7 +18,7 @@ from authmilter.cli.main import cli
 from authmilter.cli.output import ExitCode
 from authmilter.config.load import parse, warnings
 from authmilter.config.model import Config
-from tests.support.postfix import PrivatePostfix, package_root
+from tests.support.postfix import PrivatePostfix, library_path, package_root, postfix_root
 from tests.support.scenarios import SCENARIOS, zone
 from tests.support.sendmail import _PACKAGES as SENDMAIL
 from tests.support.service import Service
@@ -243,7 +243,7 @@ def test_the_postfix_snippet_works_in_postfix() -> None:
 
 @pytest.mark.e2e
 def test_the_master_snippet_is_taken_by_postfix(tmp_path: Path) -> None:
-    root = package_root("postfix")
+    root = postfix_root()
     (tmp_path / "main.cf").write_text(
         "compatibility_level = 3.6\n" + (CONTRIB / "postfix/main.cf.snippet").read_text()
     )
@@ -254,7 +254,7 @@ def test_the_master_snippet_is_taken_by_postfix(tmp_path: Path) -> None:
     ):
         ran = subprocess.run(
             [str(root / "usr/sbin/postconf"), "-c", str(tmp_path), option],
-            env={"LD_LIBRARY_PATH": str(root / "usr/lib/postfix")},
+            env={"LD_LIBRARY_PATH": library_path(root)},
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         assert wanted in ran.stdout
@@ -270,7 +270,7 @@ def test_the_sendmail_snippet_makes_a_configuration(tmp_path: Path) -> None:
     (tmp_path / "sendmail.mc").write_text(f"divert(0)dnl\nOSTYPE(`linux')dnl\n{snippet}MAILER(`smtp')dnl\n")
     ran = subprocess.run(
         [str(root / "usr/bin/m4"), f"-D_CF_DIR_={cf}/", str(cf / "m4/cf.m4"), str(tmp_path / "sendmail.mc")],
-        env={"LD_LIBRARY_PATH": ":".join(str(p) for p in (root / "usr/lib").glob("*-linux-gnu*"))},
+        env={"LD_LIBRARY_PATH": library_path(root)},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert ran.stderr == ""

@@ -309,6 +309,10 @@ def a_tls_certificate(
         .not_valid_after(today - 10 * DAY if expired else today + 10 * DAY)
         .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        # Python 3.13 and later want what RFC 5280 §4.2.1.1 asks for
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(_public(issuer.key)), critical=False
+        )
         .sign(issuer.key, _digest(issuer.key, None))
     )
     return pem(certificate), key.private_bytes(
@@ -320,4 +324,8 @@ def a_tls_certificate(
 def a_tls_authority() -> Authority:
     """Return the authority of the TLS certificates here, valid around the real now."""
     today = datetime.now(UTC)
-    return an_authority("TLS Root", key=a_key(5), begin=today - 30 * DAY, end=today + 30 * DAY)
+    key = a_key(5)
+    named = x509.SubjectKeyIdentifier.from_public_key(_public(key))
+    return an_authority(
+        "TLS Root", key=key, begin=today - 30 * DAY, end=today + 30 * DAY, extensions=[(named, False)]
+    )

@@ -31,7 +31,9 @@ __all__ = [
     "SmtpClient",
     "SmtpResult",
     "free_port",
+    "library_path",
     "package_root",
+    "postfix_root",
     "program",
     "smtp_answers",
     "smtp_send",
@@ -61,6 +63,32 @@ def package_root(*packages: str, called: str = "") -> Path:
     return target
 
 
+def postfix_root() -> Path:
+    """Return a folder with Debian's Postfix unpacked, and the libraries that it needs and the machine lacks."""
+    root = CACHE / "postfix"
+    if (root / ".done").exists():
+        return root
+    return package_root("postfix", *_needed("postfix", "lib"), called=root.name)
+
+
+def library_path(root: Path) -> str:
+    """Return where the programs of an unpacked package find libraries, for LD_LIBRARY_PATH."""
+    folders = [root / "usr/lib/postfix", *(root / "usr/lib").glob("*-linux-gnu*")]
+    return ":".join(str(folder) for folder in folders if folder.is_dir())
+
+
+def _needed(package: str, beginning: str = "") -> list[str]:
+    """Return the packages with such names that would have to be installed with one, itself among them."""
+    said = subprocess.run(
+        ["apt-get", "install", "--simulate", "--no-install-recommends", package],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    names = [line.split()[1] for line in said.splitlines() if line.startswith("Inst ")]
+    return [name for name in names if name.startswith(beginning)]
+
+
 def program(package: str, path: str) -> tuple[Path, dict[str, str]]:
     """Return the root folder under which a Debian package's program is, and the environment that it needs.
 
@@ -71,14 +99,7 @@ def program(package: str, path: str) -> tuple[Path, dict[str, str]]:
         return Path("/"), {}
     target = CACHE / f"{package}-whole"
     if not (target / ".done").exists():
-        said = subprocess.run(
-            ["apt-get", "install", "--simulate", "--no-install-recommends", package],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-        needed = [line.split()[1] for line in said.splitlines() if line.startswith("Inst ")]
-        package_root(*needed, called=target.name)
+        package_root(*_needed(package), called=target.name)
     libraries = sorted({str(file.parent) for file in target.rglob("*.so*")})
     return target, {"LD_LIBRARY_PATH": ":".join(libraries)}
 
@@ -169,7 +190,7 @@ class PrivatePostfix:
     submission_port: int = 0
 
     def __enter__(self) -> Self:
-        self.root = package_root("postfix")
+        self.root = postfix_root()
         self.base = Path(tempfile.mkdtemp(prefix="authmilter-postfix-", dir="/tmp"))
         self.base.chmod(0o755)
         self.port = self.port or free_port()
@@ -177,7 +198,7 @@ class PrivatePostfix:
         self._write()
         self._env = {
             "MAIL_CONFIG": str(self.base / "etc"),
-            "LD_LIBRARY_PATH": str(self.root / "usr/lib/postfix"),
+            "LD_LIBRARY_PATH": library_path(self.root),
             "PATH": f"{self.root}/usr/sbin:/usr/sbin:/usr/bin:/sbin:/bin",
             "TZ": "UTC",
         }
