@@ -156,16 +156,17 @@ class _Connection:
                 events: Iterator[Event] = iter(self._decoder.feed(data))
             except RemoteProtocolError as e:
                 events, error = iter(e.events), e
-            while session.take(events, replies):
-                self._judge(replies)
-        except RemoteProtocolError as e:
-            error = e
+            try:
+                while session.take(events, replies):
+                    self._judge(replies)
+            except RemoteProtocolError as e:
+                error = e
+            if replies:
+                self._write(b"".join([reply.wire for reply in replies]))
         except Exception as e:  # noqa: BLE001 - a bug ends its connection: it would be told of the same octets for ever
             self._server.note("milter_connection_broken", f"{session.listener}: {e!r}")
             self.abort()
             return
-        if replies:
-            self._write(b"".join([reply.wire for reply in replies]))
         phase = session.phase
         if phase is not self._phase:
             self._phase = phase

@@ -42,7 +42,28 @@ OLD_START = (
     + packet("C", b"x\0U")
     + packet("M", strings(b"<a@b.example>"))
 )
+UNKNOWN = packet("U", b"x\0")
 AR = InsertHeader(at=0, name=b"Authentication-Results", value=b"mx.example;\r\n spf=pass")
+
+
+async def flood(sock: socket.socket) -> tuple[int, memoryview]:
+    """Send commands, of which each gets a reply that nobody reads, until there is no more room for any.
+
+    Returns how many octets were sent, and the rest of what was begun.
+    """
+    commands = memoryview(UNKNOWN * 5000)
+    rest = commands
+    sent = stalled = 0
+    while stalled < 50:
+        try:
+            taken = sock.send(rest)
+        except BlockingIOError:
+            stalled += 1
+            await asyncio.sleep(0.002)
+        else:
+            sent += taken
+            rest, stalled = rest[taken:] or commands, 0
+    return sent, rest
 
 
 @asynccontextmanager
@@ -402,17 +423,8 @@ def test_a_peer_that_does_not_read_is_not_read_from(run: Run, tmp_path: Path) ->
             with socket.socket(socket.AF_UNIX) as rude:
                 rude.setblocking(False)
                 rude.connect(address.removeprefix("unix:"))
-                # version 2: every header field gets a reply, and this peer reads none of them
                 rude.send(OLD_START)
-                flood = packet("U", b"x\0") * 5000
-                sent = stalled = 0
-                while stalled < 50:
-                    try:
-                        sent += rude.send(flood)
-                        stalled = 0
-                    except BlockingIOError:
-                        stalled += 1
-                        await asyncio.sleep(0.002)
+                sent, _ = await flood(rude)
                 assert sent < 20_000_000
                 assert (await deliver(address, RAW)).final == "accept"
 
@@ -427,19 +439,8 @@ def test_replies_that_find_no_room_come_later_in_order(run: Run, tmp_path: Path)
                 slow.setblocking(False)
                 slow.connect(address.removeprefix("unix:"))
                 slow.send(OLD_START)
-                asked = 2
-                flood = memoryview(packet("U", b"x\0") * 5000)
-                rest = flood[:0]
-                stalled = 0
-                while stalled < 20:
-                    rest = rest or flood
-                    try:
-                        sent = slow.send(rest)
-                        rest, stalled = rest[sent:], 0
-                        asked += 0 if rest else 5000
-                    except BlockingIOError:
-                        stalled += 1
-                        await asyncio.sleep(0.002)
+                sent, rest = await flood(slow)
+                asked = 2 + (sent + len(rest)) // len(UNKNOWN)
                 loop = asyncio.get_running_loop()
 
                 async def read() -> bytes:
@@ -450,9 +451,7 @@ def test_replies_that_find_no_room_come_later_in_order(run: Run, tmp_path: Path)
                     return got
 
                 reading = asyncio.create_task(read())
-                if rest:
-                    await loop.sock_sendall(slow, rest)
-                    asked += 5000
+                await loop.sock_sendall(slow, rest)
                 await loop.sock_sendall(slow, packet("Q"))
                 got = await reading
             assert got[:5] == b"\0\0\0\x0dO"
@@ -471,14 +470,7 @@ def test_a_peer_that_goes_without_its_replies_is_forgotten(run: Run, tmp_path: P
                 rude.setblocking(False)
                 rude.connect(address.removeprefix("unix:"))
                 rude.send(OLD_START)
-                stalled = 0
-                while stalled < 20:
-                    try:
-                        rude.send(packet("U", b"x\0") * 5000)
-                        stalled = 0
-                    except BlockingIOError:
-                        stalled += 1
-                        await asyncio.sleep(0.002)
+                await flood(rude)
             await until(lambda: server.open_sessions == 0)
             assert (await deliver(address, RAW)).final == "accept"
 
@@ -627,12 +619,14 @@ def test_what_comes_one_at_a_time_is_one_worker_s_and_the_other_is_there_when_ne
     run(work())
 
 
-def test_nobody_waits_long_for_a_worker_that_does_not_come(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mine", [0, 1])
+def test_nobody_waits_long_for_a_worker_that_does_not_come(run: Run, tmp_path: Path, mine: int) -> None:
     async def work() -> None:
         stage, board = Stage(), Board(2)
-        Seat(board, 1).accept(True)  # it hangs: it has fewer sessions, and takes nobody
+        # it hangs: it has fewer sessions, or goes first, and takes nobody
+        Seat(board, 1 - mine).accept(True)
         with open_listener(ListenSpec.parse(f"unix:{tmp_path}/m")) as sock:
-            server = await serve([("m", sock)], stage.factory(), seat=Seat(board, 0))
+            server = await serve([("m", sock)], stage.factory(), seat=Seat(board, mine))
             ends = [await hello(f"unix:{tmp_path}/m") for _ in range(6)]
             assert server.open_sessions == 6
             for _, writer, _ in ends:
